@@ -1,0 +1,186 @@
+//! What `INFO` tells.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use redis_protocol::resp2::types::BytesFrame;
+
+use super::{Connection, RedisError};
+use crate::position::{Offset, Position, ReplicationId};
+
+/// The fields of an `INFO` reply.
+#[derive(Debug, Clone, Default)]
+pub struct InfoText(HashMap<String, String>);
+
+impl InfoText {
+    /// The fields in `text`.
+    pub fn parse(text: &str) -> Self {
+        let fields = text.lines().filter_map(|line| line.trim_end().split_once(':'));
+        Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// A field's text; empty when it is not there.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// A field's number; 0 when it is not there.
+    pub fn number(&self, name: &str) -> i64 {
+        self.get(name).parse().unwrap_or(0)
+    }
+
+    /// Where the server's history stands: `master_replid` and `master_repl_offset`.
+    pub fn position(&self) -> Option<Position> {
+        let replid: ReplicationId = self.get("master_replid").parse().ok()?;
+        let offset = Offset(self.get("master_repl_offset").parse().ok()?);
+        Some(Position { replid, offset })
+    }
+
+    /// Number of keys over all databases, from the keyspace section.
+    pub fn keys(&self) -> u64 {
+        let keys = |value: &String| {
+            let count = value.strip_prefix("keys=")?.split(',').next()?;
+            count.parse::<u64>().ok()
+        };
+        let databases = self.0.iter().filter(|(name, _)| name.starts_with("db"));
+        databases.filter_map(|(_, value)| keys(value)).sum()
+    }
+}
+
+/// Whose server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// Redis.
+    Redis,
+    /// Valkey.
+    Valkey,
+}
+
+/// A server's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// Whose.
+    pub flavour: Flavour,
+    /// Major, minor, patch; Valkey's own numbers for Valkey.
+    pub number: (u32, u32, u32),
+}
+
+impl Version {
+    /// Whether this is a server we work with: Redis from 6.2, Valkey from 8.
+    pub fn is_supported(self) -> bool {
+        match self.flavour {
+            Flavour::Redis => self.number >= (6, 2, 0),
+            Flavour::Valkey => self.number >= (7, 2, 0),
+        }
+    }
+
+    /// Whether it has what came with Redis 7.0: functions, `rdb-filter-only`, bare single effects.
+    pub fn is_7_or_later(self) -> bool {
+        self.flavour == Flavour::Valkey || self.number.0 >= 7
+    }
+
+    /// From its text, `redis 7.0.15`; the reverse of `Display`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (flavour, number) = text.split_once(' ')?;
+        let flavour = match flavour {
+            "redis" => Flavour::Redis,
+            "valkey" => Flavour::Valkey,
+            _ => return None,
+        };
+        let mut parts = number.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        Some(Self { flavour, number: (next(), next(), next()) })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.flavour {
+            Flavour::Redis => "redis",
+            Flavour::Valkey => "valkey",
+        };
+        let (major, minor, patch) = self.number;
+        write!(f, "{name} {major}.{minor}.{patch}")
+    }
+}
+
+/// The facts about a server that decide how we deal with it.
+#[derive(Debug, Clone)]
+pub struct ServerInfo {
+    /// Its version.
+    pub version: Version,
+    /// Changes at each start of the process.
+    pub run_id: String,
+    /// All fields.
+    pub info: InfoText,
+}
+
+impl ServerInfo {
+    /// Asks a server.
+    pub async fn ask(connection: &mut Connection) -> Result<Self, RedisError> {
+        let info = info(connection, "all").await?;
+        let (flavour, number) = match info.get("valkey_version") {
+            "" => ("redis", info.get("redis_version")),
+            number => ("valkey", number),
+        };
+        let version = Version::parse(&format!("{flavour} {number}"))
+            .filter(|_| !number.is_empty())
+            .ok_or_else(|| connection.unexpected("INFO", "no redis_version in it"))?;
+        Ok(Self { version, run_id: info.get("run_id").to_owned(), info })
+    }
+
+    /// Why this server can't be a site's local Redis; with what to do.
+    pub fn unfit(&self) -> Option<String> {
+        if !self.version.is_supported() {
+            return Some(format!(
+                "it is {}: redis-duplex needs Redis 6.2 or later, or Valkey 8 or later; upgrade it",
+                self.version
+            ));
+        }
+        if self.info.number("cluster_enabled") == 1 {
+            return Some(
+                "it runs in cluster mode, which redis-duplex does not support; use a server with \
+                 `cluster-enabled no`"
+                    .to_owned(),
+            );
+        }
+        None
+    }
+}
+
+/// One section of a server's `INFO`.
+async fn info(connection: &mut Connection, section: &str) -> Result<InfoText, RedisError> {
+    match connection.call(&["INFO", section]).await? {
+        BytesFrame::BulkString(text) => Ok(InfoText::parse(&String::from_utf8_lossy(&text))),
+        other => Err(connection.unexpected("INFO", format!("{other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_and_round_trip() {
+        let redis = Version::parse("redis 7.0.15").unwrap();
+        assert_eq!(redis.to_string(), "redis 7.0.15");
+        assert!(redis.is_supported() && redis.is_7_or_later());
+        let old = Version::parse("redis 6.0.16").unwrap();
+        assert!(!old.is_supported() && !old.is_7_or_later());
+        assert!(Version::parse("redis 6.2.5").unwrap().is_supported());
+        assert!(Version::parse("valkey 9.1.2-rc1").unwrap().is_7_or_later());
+        assert!(Version::parse("keydb 6").is_none());
+    }
+
+    #[test]
+    fn fields_are_read_from_crlf_text() {
+        let id = "a".repeat(40);
+        let info = InfoText::parse(&format!(
+            "# Replication\r\nmaster_replid:{id}\r\nmaster_repl_offset:12\r\n\
+             # Keyspace\r\ndb0:keys=3,expires=0\r\ndb9:keys=4,expires=1\r\n"
+        ));
+        assert_eq!(info.position().unwrap().offset, Offset(12));
+        assert_eq!(info.keys(), 7);
+        assert_eq!(info.number("nosuch"), 0);
+    }
+}
