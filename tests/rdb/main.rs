@@ -1,0 +1,172 @@
+//! Snapshots of real servers, into real servers.
+
+mod fixtures;
+mod server;
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use redis_duplex::rdb::{CommandLimits, Decoder, Entry, Item, Limits, RdbError};
+use server::{Server, binaries};
+
+const COMMANDS: &str = include_str!("../fixtures/rdb/commands.txt");
+
+/// Decodes a snapshot that arrives in pieces of this size.
+fn decode(snapshot: &[u8], piece: usize) -> Result<Vec<Item>, RdbError> {
+    let (mut decoder, mut buffer) = (Decoder::new(Limits::default()), BytesMut::new());
+    let mut items = Vec::new();
+    for piece in snapshot.chunks(piece) {
+        buffer.extend_from_slice(piece);
+        while let Some(item) = decoder.decode(&mut buffer)? {
+            items.push(item);
+        }
+    }
+    Ok(items)
+}
+
+/// A server with everything: each type in each encoding, small and large.
+fn filled(binary: &str) -> Server {
+    let mut server = Server::start(binary);
+    server.run(COMMANDS);
+    server.command(&["SELECT", "1"]);
+    let word = |index: usize| format!("element {index} {}", "abcdefgh".repeat(index % 20));
+    for chunk in 0..30 {
+        let mut lists = [("RPUSH", "list"), ("SADD", "set"), ("ZADD", "zset"), ("HSET", "hash")]
+            .map(|(name, key)| vec![name.to_owned(), key.to_owned()]);
+        for index in chunk * 100..chunk * 100 + 100 {
+            lists[0].push(word(index));
+            lists[1].push(word(index));
+            lists[2].extend([format!("{}", f64::from(index as u32) / 7.0), word(index)]);
+            lists[3].extend([word(index), index.to_string()]);
+            let id = format!("{}-{index}", 1_700_000_000_000 + index as u64 / 3);
+            server.command(&[
+                "XADD",
+                "stream",
+                &id,
+                "index",
+                &index.to_string(),
+                "b",
+                &word(index),
+            ]);
+        }
+        for list in lists {
+            server.command(&list);
+        }
+    }
+    server.command(&["SET", "compressible", &"0123456789 ".repeat(100_000)]);
+    let noise: Vec<u8> =
+        (0..300_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    server.command(&[b"SET" as &[u8], b"noise", &noise]);
+    server.command(&[b"RPUSH" as &[u8], b"plain nodes", &noise, b"x", &noise]);
+    server
+}
+
+fn native(entry: &Entry, target: &Server) -> Result<Vec<Vec<Bytes>>, RdbError> {
+    let mut commands = Vec::new();
+    let limits = CommandLimits { elements: 100, bytes: 4096 };
+    entry.to_commands(target.version, limits, &mut |command| commands.push(command))?;
+    Ok(commands)
+}
+
+fn restore(entry: &Entry, target: &Server) -> Option<Vec<Bytes>> {
+    let ttl = entry.expires_at.unwrap_or(0).to_string();
+    let mut command = vec![Bytes::from("RESTORE"), entry.key.clone(), Bytes::from(ttl)];
+    command.extend([entry.restore_payload(target.version)?, Bytes::from("ABSTTL")]);
+    Some(command)
+}
+
+/// Puts a snapshot into a server. Keys that it can't hold are returned.
+fn apply(items: &[Item], target: &mut Server, by_payload: bool) -> Vec<String> {
+    let mut refused = Vec::new();
+    for item in items {
+        match item {
+            Item::Function { code } if target.version.number >= 10 => {
+                target.command(&[b"FUNCTION" as &[u8], b"LOAD", code]);
+            }
+            Item::Entry(entry) => {
+                target.command(&["SELECT", &entry.db.to_string()]);
+                let payload = if by_payload { restore(entry, target) } else { None };
+                match payload.map_or_else(|| native(entry, target), |restore| Ok(vec![restore])) {
+                    Ok(commands) => {
+                        for command in commands {
+                            target.command(&command);
+                        }
+                    }
+                    Err(RdbError::NoCommands { .. }) => {
+                        refused.push(format!("{}/{}/", entry.db, entry.key.escape_ascii()));
+                    }
+                    Err(error) => panic!("{entry:?}: {error}"),
+                }
+            }
+            _ => {}
+        }
+    }
+    refused
+}
+
+/// What servers say differently, or what commands can't carry over.
+fn comparable(fact: &str, other: &BTreeMap<String, String>, by_payload: bool) -> bool {
+    let last = fact.rsplit('/').next().unwrap();
+    let version_dependent = [
+        "expires",
+        "expires at all",
+        "lag",
+        "entries-read",
+        "entries-added",
+        "active-time",
+        "max-deleted-entry-id",
+        "recorded-first-entry-id",
+    ];
+    let known_to_both = other.contains_key(fact) || !version_dependent.contains(&last);
+    let carried = by_payload || !matches!(last, "seen-time" | "active-time");
+    known_to_both
+        && carried
+        && fact != "functions"
+        && !last.starts_with("idmp")
+        && !last.starts_with("iids")
+        && !last.starts_with("pids")
+}
+
+fn transfer(by_payload: bool) {
+    for source in binaries() {
+        let mut source = filled(&source);
+        let snapshot = source.save();
+        let items = decode(&snapshot, 64 << 10).unwrap();
+        assert_eq!(items.last(), Some(&Item::End));
+        let expected = source.state();
+        for target in binaries() {
+            let mut target = Server::start(&target);
+            let refused = apply(&items, &mut target, by_payload);
+            let found = target.state();
+            let pair = format!("{} to {}", source.name, target.name);
+            let is_refused = |fact: &str| refused.iter().any(|key| fact.starts_with(key));
+            for (fact, value) in &expected {
+                if is_refused(fact) {
+                    // Only fields that expire, and only where they can't.
+                    assert!(
+                        fact.contains("/fields:") && target.version.number < 12,
+                        "{pair}: {fact}"
+                    );
+                } else if comparable(fact, &found, by_payload) {
+                    assert_eq!(found.get(fact), Some(value), "{pair}: {fact}");
+                }
+            }
+            for fact in found.keys().filter(|fact| comparable(fact, &expected, by_payload)) {
+                assert!(expected.contains_key(fact), "{pair}: {fact} came from nowhere");
+            }
+            if source.name == target.name {
+                assert_eq!(expected.get("functions"), found.get("functions"));
+            }
+        }
+    }
+}
+
+#[test]
+fn entries_go_over_as_payloads() {
+    transfer(true);
+}
+
+#[test]
+fn entries_go_over_as_commands() {
+    transfer(false);
+}
