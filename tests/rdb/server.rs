@@ -129,9 +129,10 @@ impl Server {
         };
         let value = self.command(read);
         facts.insert("type".to_owned(), key_type.clone());
-        let size = if key_type == "hash" { 2 } else { 1 };
-        let mut elements = match &value {
-            Value::Array(elements) => elements.chunks(size).map(texts).collect(),
+        let mut elements: Vec<_> = match &value {
+            Value::Array(pairs) if key_type == "zset" => pairs.chunks(2).map(scored).collect(),
+            Value::Array(pairs) if key_type == "hash" => pairs.chunks(2).map(texts).collect(),
+            Value::Array(elements) => elements.iter().map(text).collect(),
             single => vec![text(single)],
         };
         if key_type == "hash" && (self.version.number >= 12) {
@@ -189,6 +190,12 @@ fn bytes(value: &Value) -> &[u8] {
         Value::BulkString(bytes) => bytes,
         other => panic!("no text: {other:?}"),
     }
+}
+
+/// A member and its score. Releases write scores with more or fewer digits.
+fn scored(pair: &[Value]) -> String {
+    let score: f64 = text(&pair[1]).parse().unwrap();
+    format!("{}={score:e}", text(&pair[0]))
 }
 
 fn texts(values: &[Value]) -> String {
