@@ -10,7 +10,7 @@ use super::length::{self, Prefix};
 const LZF_MOST: usize = 88;
 
 /// A place in a record, and where in the snapshot that record began.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reader {
     raw: Bytes,
     at: usize,
@@ -80,6 +80,23 @@ impl Reader {
         })
     }
 
+    /// Steps over a string without unpacking it.
+    pub(super) fn skip_text(&mut self) -> Result<(), RdbError> {
+        let count = match self.prefix()? {
+            Prefix::Length(count) => count,
+            Prefix::Form(length::INT8) => 1,
+            Prefix::Form(length::INT16) => 2,
+            Prefix::Form(length::INT32) => 4,
+            Prefix::Form(length::LZF) => {
+                let packed = self.length()?;
+                self.length()?;
+                packed
+            }
+            Prefix::Form(_) => return Err(self.broken("unknown form of a string")),
+        };
+        self.bytes(count).map(drop)
+    }
+
     fn unpack(&mut self) -> Result<Bytes, RdbError> {
         let (packed, unpacked) = (self.length()?, self.length()?);
         let packed = self.bytes(packed)?;
@@ -128,6 +145,20 @@ mod tests {
         assert_eq!(text(&[0xc2, 0, 0, 0, 0x80]).unwrap(), "-2147483648");
         // One literal, then 9 bytes back by 1.
         assert_eq!(text(&[0xc3, 5, 10, 0, b'a', 0xe0, 0, 0]).unwrap(), "aaaaaaaaaa");
+    }
+
+    #[test]
+    fn skipping_ends_where_reading_does() {
+        let raw = b"\x02hi\xc0\x80\xc1\xe8\x03\xc2\0\0\0\x80\xc3\x05\x0a\0a\xe0\0\0\x01!";
+        let mut reading = Reader::at(Bytes::from_static(raw), 0, 0);
+        let mut skipping = reading.clone();
+        for _ in 0..6 {
+            reading.text().unwrap();
+            skipping.skip_text().unwrap();
+            assert_eq!(reading.at, skipping.at);
+        }
+        assert_eq!(reading.at, raw.len());
+        assert!(skipping.skip_text().is_err());
     }
 
     #[test]

@@ -55,8 +55,8 @@ impl Id {
 
 /// What a snapshot says of a stream beside its entries.
 struct Stream {
-    /// First id, and listpack, of each node.
-    nodes: Vec<(Id, Bytes)>,
+    /// How many nodes hold the entries, and where they begin. They are read last, one at a time.
+    nodes: (u64, Reader),
     length: u64,
     last: Id,
     /// Since Redis 7.0: the largest id deleted, and how many entries were ever added.
@@ -88,11 +88,10 @@ struct Pending {
 
 impl Stream {
     fn read(encoding: Encoding, reader: &mut Reader) -> Result<Self, RdbError> {
-        let mut nodes = Vec::new();
-        for _ in 0..reader.length()? {
-            let id = Id::from_key(&reader.text()?);
-            let id = id.ok_or_else(|| reader.broken("impossible key of a stream's node"))?;
-            nodes.push((id, reader.text()?));
+        let nodes = (reader.length()?, reader.clone());
+        for _ in 0..nodes.0 {
+            reader.skip_text()?;
+            reader.skip_text()?;
         }
         let length = reader.length()?;
         let last = Id::read(reader)?;
@@ -108,7 +107,7 @@ impl Stream {
         for _ in 0..reader.length()? {
             groups.push(Group::read(encoding, reader)?);
         }
-        // What an idempotent producer has sent can't be said by commands of any release before 8.6.
+        // What idempotent producers have sent (Redis 8.6) follows; it is left out, see `to_commands`.
         Ok(Self { nodes, length, last, counters, groups })
     }
 }
@@ -171,9 +170,12 @@ pub(super) fn stream(
 ) -> Result<(), RdbError> {
     let stream = Stream::read(encoding, &mut reader)?;
     let mut missing = Missing::of(&stream.groups);
-    for (first, node) in &stream.nodes {
-        entries(*first, node.clone(), writer, &mut missing)
-            .map_err(|fault| reader.broken(fault))?;
+    let (nodes, mut reader) = (stream.nodes.0, stream.nodes.1.clone());
+    for _ in 0..nodes {
+        let first = Id::from_key(&reader.text()?);
+        let first = first.ok_or_else(|| reader.broken("impossible key of a stream's node"))?;
+        let node = reader.text()?;
+        entries(first, node, writer, &mut missing).map_err(|fault| reader.broken(fault))?;
     }
     missing.stand_in(None, writer);
     if stream.length == 0 && missing.placed.is_empty() {

@@ -1,5 +1,7 @@
 //! Snapshots of real servers, into real servers.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
+
 mod fixtures;
 mod server;
 
@@ -36,7 +38,7 @@ fn filled(binary: &str) -> Server {
         for index in chunk * 100..chunk * 100 + 100 {
             lists[0].push(word(index));
             lists[1].push(word(index));
-            lists[2].extend([format!("{}", f64::from(index as u32) / 7.0), word(index)]);
+            lists[2].extend([format!("{index}.{index}"), word(index)]);
             lists[3].extend([word(index), index.to_string()]);
             let id = format!("{}-{index}", 1_700_000_000_000 + index as u64 / 3);
             server.command(&[

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, Value, cmd};
-use redis_duplex::rdb::RdbVersion;
+use redis_duplex::rdb::{Flavour, RdbVersion};
 
 /// The servers to try, each with each: paths in `REDIS_SERVERS` with `:` between, else the one that
 /// is installed.
@@ -49,9 +49,9 @@ impl Server {
         let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
         let is_valkey = of("valkey_version:").is_some();
         let release = of("valkey_version:").or_else(|| of("redis_version:")).unwrap().trim();
-        let mut parts = release.split('.').map(|part| part.parse().unwrap());
-        let mut part = || parts.next().unwrap();
-        let version = RdbVersion::of_server(is_valkey, (part(), part(), part()));
+        let mut numbers = release.split('.').map(|number| number.parse().unwrap());
+        let mut next = || numbers.next().unwrap();
+        let version = RdbVersion::of_server(is_valkey, (next(), next(), next()));
         let name = format!("{}-{release}", if is_valkey { "valkey" } else { "redis" });
         Self { child, directory, connection, version, name }
     }
@@ -61,7 +61,8 @@ impl Server {
         for line in lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let mut words = words(line);
             if let Ok(since) = String::from_utf8_lossy(&words[0]).parse::<u16>() {
-                if self.version.number < since {
+                let foreign = since > 12 && self.version.flavour == Flavour::Valkey;
+                if foreign || self.version.number < since {
                     continue;
                 }
                 words.remove(0);
