@@ -14,27 +14,32 @@
 //! | `encoding` | the type bytes, their layout, and the version that brought each |
 //! | `length` | the length prefix, the one primitive that all else is made of |
 //! | `skip` | finding the end of a value that arrives in pieces |
-//! | `decoder` | the snapshot as a whole: opcodes, checksum |
+//! | `opcode` | what stands between entries |
+//! | `decoder` | the snapshot as a whole: header, opcodes, entries, checksum |
 //! | `entry` | one key with its value; the `RESTORE` payload |
 //! | `reader`, `packed` | decoding a complete value: strings, listpacks, ziplists, intsets, zipmaps |
-//! | `commands`, `stream` | values as native commands |
+//! | `commands`, `hash`, `stream` | values as native commands |
+//! | `writer` | commands of bounded size |
 
 mod commands;
 mod decoder;
 mod encoding;
 mod entry;
+mod hash;
 mod length;
+mod opcode;
 mod packed;
 mod reader;
 mod skip;
 mod stream;
 mod version;
+mod writer;
 
-pub use commands::CommandLimits;
 pub use decoder::{Decoder, Item, Limits};
 pub use encoding::Encoding;
 pub use entry::Entry;
 pub use version::{Flavour, RdbVersion};
+pub use writer::CommandLimits;
 
 /// Why a snapshot, or one value of it, can't be read. Offsets count bytes from the snapshot's first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,34 +1,17 @@
 //! Values as native commands, for targets that can't load the payload, and for values too large to
 //! go in one.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use super::RdbError;
 use super::encoding::Encoding;
 use super::entry::Entry;
-use super::packed::{Fault, Packed};
+use super::hash::hash;
+use super::packed::{Packed, each};
 use super::reader::{Reader, decimal};
 use super::stream;
 use super::version::RdbVersion;
-
-/// How large a command may get. One that carries a single element may be larger, since elements
-/// aren't split (except strings, which `APPEND` puts together).
-#[derive(Debug, Clone, Copy)]
-pub struct CommandLimits {
-    /// The most elements, or pairs, in a command.
-    pub elements: usize,
-    /// The most bytes of elements in a command.
-    pub bytes: usize,
-}
-
-impl Default for CommandLimits {
-    /// 1000 elements and 256 KiB: a server is busy with such a command for well under a millisecond.
-    fn default() -> Self {
-        Self { elements: 1000, bytes: 256 << 10 }
-    }
-}
+use super::writer::{CommandLimits, Writer};
 
 impl Entry {
     /// Gives `emit` the commands that make this key on a server whose newest version is `target`, in
@@ -67,80 +50,6 @@ impl Entry {
     }
 }
 
-/// Where commands go, and what they must keep to.
-pub(super) struct Writer<'a> {
-    pub(super) key: Bytes,
-    pub(super) target: RdbVersion,
-    limits: CommandLimits,
-    emit: &'a mut dyn FnMut(Vec<Bytes>),
-}
-
-impl<'a> Writer<'a> {
-    /// A command of any shape.
-    pub(super) fn emit(&mut self, command: Vec<Bytes>) {
-        (self.emit)(command);
-    }
-
-    /// A command whose first argument is the key.
-    pub(super) fn send(&mut self, name: &'static str, rest: impl IntoIterator<Item = Bytes>) {
-        let mut command = vec![Bytes::from_static(name.as_bytes()), self.key.clone()];
-        command.extend(rest);
-        (self.emit)(command);
-    }
-
-    /// A command that takes any number of elements after `head`, sent as often as it takes.
-    pub(super) fn chunks<'w>(&'w mut self, head: Vec<Bytes>) -> Chunks<'w, 'a> {
-        Chunks { writer: self, head, tail: Vec::new(), elements: Vec::new(), count: 0, bytes: 0 }
-    }
-
-    fn chunks_of<'w>(&'w mut self, name: &'static str) -> Chunks<'w, 'a> {
-        let head = vec![Bytes::from_static(name.as_bytes()), self.key.clone()];
-        self.chunks(head)
-    }
-}
-
-/// Elements gathered for a command.
-pub(super) struct Chunks<'w, 'a> {
-    writer: &'w mut Writer<'a>,
-    head: Vec<Bytes>,
-    tail: Vec<Bytes>,
-    elements: Vec<Bytes>,
-    count: usize,
-    bytes: usize,
-}
-
-impl Chunks<'_, '_> {
-    /// Ends every command with these arguments.
-    pub(super) fn with_tail(mut self, tail: Vec<Bytes>) -> Self {
-        self.tail = tail;
-        self
-    }
-
-    /// Adds one element, which may be several arguments that belong together.
-    pub(super) fn add<const N: usize>(&mut self, element: [Bytes; N]) {
-        let size: usize = element.iter().map(Bytes::len).sum();
-        let limits = self.writer.limits;
-        let full = self.count >= limits.elements || self.bytes.saturating_add(size) > limits.bytes;
-        if full {
-            self.flush();
-        }
-        self.elements.extend(element);
-        self.count += 1;
-        self.bytes = self.bytes.saturating_add(size);
-    }
-
-    /// Sends what is gathered. To be called when all elements are in.
-    pub(super) fn flush(&mut self) {
-        if self.count > 0 {
-            let mut command = self.head.clone();
-            command.append(&mut self.elements);
-            command.extend_from_slice(&self.tail);
-            self.writer.emit(command);
-        }
-        (self.count, self.bytes) = (0, 0);
-    }
-}
-
 fn string(mut reader: Reader, writer: &mut Writer) -> Result<(), RdbError> {
     let mut rest = reader.text()?;
     let piece = writer.limits.bytes.max(1);
@@ -154,22 +63,6 @@ fn string(mut reader: Reader, writer: &mut Writer) -> Result<(), RdbError> {
         }
     }
     Ok(())
-}
-
-/// Hands each element of a packed string to `take`.
-fn each(
-    reader: &Reader,
-    packed: Result<Packed, Fault>,
-    mut take: impl FnMut(&mut Packed, Bytes) -> Result<(), Fault>,
-) -> Result<(), RdbError> {
-    let walk = || {
-        let mut packed = packed?;
-        while let Some(element) = packed.next()? {
-            take(&mut packed, element.into_text())?;
-        }
-        Ok(())
-    };
-    walk().map_err(|fault| reader.broken(fault))
 }
 
 fn list(encoding: Encoding, mut reader: Reader, writer: &mut Writer) -> Result<(), RdbError> {
@@ -267,103 +160,6 @@ fn score(score: f64) -> Option<Bytes> {
         _ => format!("{score:e}"),
     };
     Some(Bytes::from(text))
-}
-
-/// A hash's fields on their way, and the expiry times that must follow them.
-struct Fields<'w, 'a> {
-    pairs: Chunks<'w, 'a>,
-    expiring: BTreeMap<u64, Vec<Bytes>>,
-}
-
-impl Fields<'_, '_> {
-    /// `expires_at` is in milliseconds since 1970.
-    fn add(&mut self, field: Bytes, value: Bytes, expires_at: Option<u64>) {
-        if let Some(time) = expires_at {
-            self.expiring.entry(time).or_default().push(field.clone());
-        }
-        self.pairs.add([field, value]);
-    }
-
-    fn finish(mut self) -> Result<(), RdbError> {
-        self.pairs.flush();
-        let writer = self.pairs.writer;
-        let target = writer.target;
-        if !self.expiring.is_empty() && !target.has_field_expiry() {
-            return Err(RdbError::NoCommands { what: "a hash whose fields expire", target });
-        }
-        for (time, fields) in self.expiring {
-            for fields in fields.chunks(writer.limits.elements.max(1)) {
-                let head = [decimal(time), Bytes::from_static(b"FIELDS"), decimal(fields.len())];
-                writer.send("HPEXPIREAT", head.into_iter().chain(fields.iter().cloned()));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn hash(encoding: Encoding, mut reader: Reader, writer: &mut Writer) -> Result<(), RdbError> {
-    let mut fields = Fields { pairs: writer.chunks_of("HSET"), expiring: BTreeMap::new() };
-    match encoding {
-        Encoding::Hash | Encoding::HashExpiryValkey => {
-            for _ in 0..reader.length()? {
-                let (field, value) = (reader.text()?, reader.text()?);
-                let expires_at = match encoding {
-                    // -1: never.
-                    Encoding::HashExpiryValkey => {
-                        u64::try_from(i64::from_le_bytes(reader.array()?)).ok()
-                    }
-                    _ => None,
-                };
-                fields.add(field, value, expires_at);
-            }
-        }
-        Encoding::HashExpiry | Encoding::HashExpiryPreGa => {
-            let first = match encoding {
-                Encoding::HashExpiry => Some(u64::from_le_bytes(reader.array()?)),
-                _ => None,
-            };
-            for _ in 0..reader.length()? {
-                let expires_at = match (reader.length()?, first) {
-                    (0, _) => None,
-                    (time, None) => Some(time),
-                    // Counted from the first field to expire, plus one so that 0 means never.
-                    (time, Some(first)) => Some(first.saturating_add(time - 1)),
-                };
-                fields.add(reader.text()?, reader.text()?, expires_at);
-            }
-        }
-        _ => {
-            if encoding == Encoding::HashListpackExpiry {
-                // When the first field expires; each field has its own time too.
-                reader.array::<8>()?;
-            }
-            let raw = reader.text()?;
-            packed_hash(encoding, &reader, raw, &mut fields)?;
-        }
-    }
-    fields.finish()
-}
-
-fn packed_hash(
-    encoding: Encoding,
-    reader: &Reader,
-    raw: Bytes,
-    fields: &mut Fields,
-) -> Result<(), RdbError> {
-    let packed = match encoding {
-        Encoding::HashZipmap => Packed::zipmap(raw),
-        Encoding::HashZiplist => Packed::ziplist(raw),
-        _ => Packed::listpack(raw),
-    };
-    let has_times =
-        matches!(encoding, Encoding::HashListpackExpiry | Encoding::HashListpackExpiryPreGa);
-    each(reader, Ok(packed), |packed, field| {
-        let value = packed.need()?.into_text();
-        let time = if has_times { packed.need_integer()? } else { 0 };
-        // 0: never.
-        fields.add(field, value, u64::try_from(time).ok().filter(|&time| time > 0));
-        Ok(())
-    })
 }
 
 #[cfg(test)]

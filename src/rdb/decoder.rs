@@ -6,9 +6,10 @@ use crc_fast::{CrcAlgorithm, Digest};
 use super::RdbError;
 use super::encoding::Encoding;
 use super::entry::Entry;
+use super::opcode;
 use super::reader::Reader;
 use super::skip::{Skip, Step, Stop};
-use super::version::{Flavour, RdbVersion};
+use super::version::{Flavour, HEADER, RdbVersion};
 
 /// What a decoder accepts.
 #[derive(Debug, Clone, Copy)]
@@ -60,14 +61,8 @@ pub enum Item {
     End,
 }
 
-/// Length of magic and version.
-const HEADER: usize = 9;
 /// Length of the checksum at the end.
 const TRAILER: usize = 8;
-
-/// The opcodes that need a name because more than one place speaks of them.
-const KEY_METADATA_OR_SLOT_IMPORT: u8 = 243;
-const END: u8 = 255;
 
 /// What the bytes at the start of the buffer are.
 #[derive(Debug, Clone, Copy)]
@@ -174,22 +169,7 @@ impl Decoder {
 
     fn header(&mut self, buffer: &mut BytesMut) -> Result<Option<Item>, RdbError> {
         let Some(magic) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
-        let (flavour, digits) = match magic {
-            [b'R', b'E', b'D', b'I', b'S', digits @ ..] => (Flavour::Redis, digits as &[u8]),
-            [b'V', b'A', b'L', b'K', b'E', b'Y', digits @ ..] => (Flavour::Valkey, digits as &[u8]),
-            _ => return Err(RdbError::Magic(*magic)),
-        };
-        let mut number = 0;
-        for digit in digits {
-            if !digit.is_ascii_digit() {
-                return Err(RdbError::Magic(*magic));
-            }
-            number = number * 10 + u16::from(digit - b'0');
-        }
-        let version = RdbVersion { flavour, number };
-        if !version.is_known() {
-            return Err(RdbError::Version(version));
-        }
+        let version = RdbVersion::of_header(magic)?;
         self.version = version;
         self.digest.update(magic);
         self.take(buffer, HEADER);
@@ -211,41 +191,16 @@ impl Decoder {
 
     /// Starts on the record whose first byte is `code`.
     fn begin(&mut self, code: u8) -> Result<(), RdbError> {
-        use Step::{Bytes, Counted, Length, Module, Text};
         if let Some(encoding) = Encoding::of_code(self.version.flavour, code) {
-            self.skip.begin(&[Bytes(1), Text]);
+            self.skip.begin(&[Step::Bytes(1), Step::Text]);
             self.state = State::Key(encoding);
             return Ok(());
         }
-        let steps: &[Step] = match (code, self.version.flavour) {
-            (END, _) => &[Bytes(1)],
-            // Database; idle seconds of the next key.
-            (254 | 248, _) => &[Bytes(1), Length],
-            // Expiry of the next key in seconds, in milliseconds.
-            (253, _) => &[Bytes(1), Bytes(4)],
-            (252, _) => &[Bytes(1), Bytes(8)],
-            // Keys and expiring keys of the database.
-            (251, _) => &[Bytes(1), Length, Length],
-            // Auxiliary field.
-            (250, _) => &[Bytes(1), Text, Text],
-            // Use frequency of the next key.
-            (249, _) => &[Bytes(1), Bytes(1)],
-            // Module data: module, kind and value of when it is loaded, values.
-            (247, _) => &[Bytes(1), Length, Length, Length, Module],
-            // Function library.
-            (245, _) => &[Bytes(1), Text],
-            // Slot, its keys and expiring keys: a hint.
-            (244, _) => &[Bytes(1), Length, Length, Length],
-            // Module metadata of the next key: class, values.
-            (KEY_METADATA_OR_SLOT_IMPORT, Flavour::Redis) => {
-                &[Bytes(1), Counted(&[Bytes(4), Module])]
-            }
-            // A slot import under way: job, ranges.
-            (KEY_METADATA_OR_SLOT_IMPORT, Flavour::Valkey) => {
-                &[Bytes(1), Text, Counted(&[Length, Length])]
-            }
-            _ => return Err(RdbError::Code { code, offset: self.offset, version: self.version }),
-        };
+        let steps = opcode::layout(self.version.flavour, code).ok_or(RdbError::Code {
+            code,
+            offset: self.offset,
+            version: self.version,
+        })?;
         self.skip.begin(steps);
         self.state = State::Opcode(code);
         Ok(())
@@ -320,37 +275,37 @@ impl Decoder {
     /// Acts on a whole opcode.
     fn opcode(&mut self, code: u8, record: Bytes) -> Result<Option<Item>, RdbError> {
         let start = self.offset - record.len() as u64;
-        let whole = (code == KEY_METADATA_OR_SLOT_IMPORT).then(|| record.clone());
+        let whole = (code == opcode::KEY_METADATA_OR_SLOT_IMPORT).then(|| record.clone());
         let mut reader = Reader::at(record, start, 1);
         match code {
-            END => self.state = State::Trailer,
-            254 => {
+            opcode::END => self.state = State::Trailer,
+            opcode::SELECT_DB => {
                 let db = reader.length()?;
                 self.db =
                     u32::try_from(db).map_err(|_| reader.broken("impossible database number"))?;
             }
-            253 => {
+            opcode::EXPIRES_SECONDS => {
                 let seconds = u32::from_le_bytes(reader.array()?);
                 self.ahead.expires_at = Some((u64::from(seconds) * 1000).max(1));
             }
-            252 => {
+            opcode::EXPIRES_MS => {
                 // Redis keeps it signed. A time before 1970 is over as surely as 1 ms after, and
                 // `RESTORE` takes 0 for "never".
                 let time = i64::from_le_bytes(reader.array()?);
                 self.ahead.expires_at = Some(u64::try_from(time).unwrap_or(0).max(1));
             }
-            251 => {
+            opcode::RESIZE_DB => {
                 let (keys, expires) = (reader.length()?, reader.length()?);
                 return Ok(Some(Item::ResizeDb { db: self.db, keys, expires }));
             }
-            250 => {
+            opcode::AUX => {
                 let (key, value) = (reader.text()?, reader.text()?);
                 return Ok(Some(Item::Aux { key, value }));
             }
-            249 => self.ahead.frequency = Some(reader.array::<1>()?[0]),
-            248 => self.ahead.idle = Some(reader.length()?),
-            245 => return Ok(Some(Item::Function { code: reader.text()? })),
-            KEY_METADATA_OR_SLOT_IMPORT if self.version.flavour == Flavour::Redis => {
+            opcode::FREQUENCY => self.ahead.frequency = Some(reader.array::<1>()?[0]),
+            opcode::IDLE => self.ahead.idle = Some(reader.length()?),
+            opcode::FUNCTION => return Ok(Some(Item::Function { code: reader.text()? })),
+            opcode::KEY_METADATA_OR_SLOT_IMPORT if self.version.flavour == Flavour::Redis => {
                 self.ahead.metadata = whole.unwrap_or_default();
             }
             // Module data, slot hints and slot imports: they are their server's own.
@@ -366,7 +321,7 @@ mod tests {
 
     /// A snapshot of these parts, with its checksum.
     fn snapshot(magic: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-        let mut bytes = [magic, &parts.concat(), &[END]].concat();
+        let mut bytes = [magic, &parts.concat(), &[opcode::END]].concat();
         let checksum = crc_fast::checksum(CrcAlgorithm::Crc64Redis, &bytes);
         bytes.extend(checksum.to_le_bytes());
         bytes

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 
-use super::reader::decimal;
+use super::RdbError;
+use super::reader::{Reader, decimal};
 
 /// What is wrong with a packed string.
 pub(super) type Fault = &'static str;
@@ -232,6 +233,23 @@ impl Packed {
         // The bytes are at the top, so that the shift brings the sign down with them.
         Ok(i64::from_le_bytes(wide) >> (64 - 8 * width))
     }
+}
+
+/// Hands each element of a packed string to `take`, which may go on to the next ones itself. Errors
+/// are placed where `reader` is.
+pub(super) fn each(
+    reader: &Reader,
+    packed: Result<Packed, Fault>,
+    mut take: impl FnMut(&mut Packed, Bytes) -> Result<(), Fault>,
+) -> Result<(), RdbError> {
+    let walk = || {
+        let mut packed = packed?;
+        while let Some(element) = packed.next()? {
+            take(&mut packed, element.into_text())?;
+        }
+        Ok(())
+    };
+    walk().map_err(|fault| reader.broken(fault))
 }
 
 #[cfg(test)]

@@ -1,166 +1,17 @@
 //! Streams as commands: entries, then groups with consumers and pending entries, then the counters.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+mod parts;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 use super::RdbError;
-use super::commands::Writer;
 use super::encoding::Encoding;
 use super::packed::{Fault, Packed};
 use super::reader::{Reader, decimal};
-
-/// Id of a stream's entry: milliseconds, and a number among those of the same millisecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-struct Id {
-    ms: u64,
-    seq: u64,
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.ms, self.seq)
-    }
-}
-
-impl Id {
-    fn text(self) -> Bytes {
-        Bytes::from(self.to_string())
-    }
-
-    /// As a length each.
-    fn read(reader: &mut Reader) -> Result<Self, RdbError> {
-        Ok(Self { ms: reader.length()?, seq: reader.length()? })
-    }
-
-    /// As 16 bytes, big endian.
-    fn read_fixed(reader: &mut Reader) -> Result<Self, RdbError> {
-        let (ms, seq) = (reader.array()?, reader.array()?);
-        Ok(Self { ms: u64::from_be_bytes(ms), seq: u64::from_be_bytes(seq) })
-    }
-
-    /// As the key of a node.
-    fn from_key(key: &[u8]) -> Option<Self> {
-        let (ms, seq) = key.split_first_chunk()?;
-        let seq = u64::from_be_bytes(seq.try_into().ok()?);
-        Some(Self { ms: u64::from_be_bytes(*ms), seq })
-    }
-
-    /// The id that lies this far from `self`; the format lets the differences wrap.
-    fn offset(self, ms: i64, seq: i64) -> Self {
-        Self { ms: self.ms.wrapping_add_signed(ms), seq: self.seq.wrapping_add_signed(seq) }
-    }
-}
-
-/// What a snapshot says of a stream beside its entries.
-struct Stream {
-    /// How many nodes hold the entries, and where they begin. They are read last, one at a time.
-    nodes: (u64, Reader),
-    length: u64,
-    last: Id,
-    /// Since Redis 7.0: the largest id deleted, and how many entries were ever added.
-    counters: Option<(Id, u64)>,
-    groups: Vec<Group>,
-}
-
-struct Group {
-    name: Bytes,
-    last: Id,
-    /// How many entries it has read; `None`: not known.
-    read: Option<u64>,
-    consumers: Vec<Consumer>,
-}
-
-struct Consumer {
-    name: Bytes,
-    /// In order of id.
-    pending: Vec<Pending>,
-}
-
-struct Pending {
-    id: Id,
-    /// When it was delivered, in milliseconds since 1970.
-    time: u64,
-    /// How often.
-    count: u64,
-}
-
-impl Stream {
-    fn read(encoding: Encoding, reader: &mut Reader) -> Result<Self, RdbError> {
-        let nodes = (reader.length()?, reader.clone());
-        for _ in 0..nodes.0 {
-            reader.skip_text()?;
-            reader.skip_text()?;
-        }
-        let length = reader.length()?;
-        let last = Id::read(reader)?;
-        let has_counters = encoding != Encoding::Stream;
-        let counters = if has_counters {
-            // The first id follows from the entries.
-            Id::read(reader)?;
-            Some((Id::read(reader)?, reader.length()?))
-        } else {
-            None
-        };
-        let mut groups = Vec::new();
-        for _ in 0..reader.length()? {
-            groups.push(Group::read(encoding, reader)?);
-        }
-        // What idempotent producers have sent (Redis 8.6) follows; it is left out, see `to_commands`.
-        Ok(Self { nodes, length, last, counters, groups })
-    }
-}
-
-impl Group {
-    fn read(encoding: Encoding, reader: &mut Reader) -> Result<Self, RdbError> {
-        let name = reader.text()?;
-        let last = Id::read(reader)?;
-        let read = match encoding {
-            Encoding::Stream => None,
-            // -1, written as an unsigned number: not known.
-            _ => Some(reader.length()?).filter(|&read| i64::try_from(read).is_ok()),
-        };
-        let mut delivered = BTreeMap::new();
-        for _ in 0..reader.length()? {
-            let id = Id::read_fixed(reader)?;
-            let time = u64::from_le_bytes(reader.array()?);
-            delivered.insert(id, (time, reader.length()?));
-        }
-        let mut consumers = Vec::new();
-        for _ in 0..reader.length()? {
-            consumers.push(Consumer::read(encoding, reader, &mut delivered)?);
-        }
-        if !delivered.is_empty() {
-            return Err(reader.broken("pending entry of a stream that no consumer has"));
-        }
-        Ok(Self { name, last, read, consumers })
-    }
-}
-
-impl Consumer {
-    fn read(
-        encoding: Encoding,
-        reader: &mut Reader,
-        delivered: &mut BTreeMap<Id, (u64, u64)>,
-    ) -> Result<Self, RdbError> {
-        let name = reader.text()?;
-        // When it was seen, and when it last got something.
-        reader.array::<8>()?;
-        if matches!(encoding, Encoding::Stream3 | Encoding::Stream4) {
-            reader.array::<8>()?;
-        }
-        let mut pending = Vec::new();
-        for _ in 0..reader.length()? {
-            let id = Id::read_fixed(reader)?;
-            let (time, count) = delivered
-                .remove(&id)
-                .ok_or_else(|| reader.broken("pending entry that the stream's group lacks"))?;
-            pending.push(Pending { id, time, count });
-        }
-        Ok(Self { name, pending })
-    }
-}
+use super::writer::Writer;
+use parts::{Group, Id, Pending, Stream};
 
 /// Writes the stream that `reader` is at.
 pub(super) fn stream(

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use super::RdbError;
+
+/// Length of a snapshot's header: a magic word, and the version as digits.
+pub(super) const HEADER: usize = 9;
+
 /// Whose numbering an RDB version belongs to.
 ///
 /// Valkey 9 left Redis's numbering (its number 80 is no successor of Redis's 13) and uses some type
@@ -34,6 +39,24 @@ impl RdbVersion {
         Self { flavour: Flavour::Valkey, number }
     }
 
+    /// The version that a snapshot's header names, if it can be read here.
+    pub(super) fn of_header(header: &[u8; HEADER]) -> Result<Self, RdbError> {
+        let (flavour, digits) = match header {
+            [b'R', b'E', b'D', b'I', b'S', digits @ ..] => (Flavour::Redis, digits as &[u8]),
+            [b'V', b'A', b'L', b'K', b'E', b'Y', digits @ ..] => (Flavour::Valkey, digits as &[u8]),
+            _ => return Err(RdbError::Magic(*header)),
+        };
+        let mut number = 0;
+        for digit in digits {
+            if !digit.is_ascii_digit() {
+                return Err(RdbError::Magic(*header));
+            }
+            number = number * 10 + u16::from(digit - b'0');
+        }
+        let version = Self { flavour, number };
+        if version.is_known() { Ok(version) } else { Err(RdbError::Version(version)) }
+    }
+
     /// What a server of this release writes, which is also the newest that it loads. Numbers are
     /// from the `RDB_VERSION` of the releases' sources; of a server newer than Redis 8.6 or
     /// Valkey 9 it is the newest that is known here, which that server still loads.
@@ -50,7 +73,7 @@ impl RdbVersion {
     }
 
     /// Whether snapshots of this version can be read here.
-    pub(super) fn is_known(self) -> bool {
+    fn is_known(self) -> bool {
         match self.flavour {
             Flavour::Redis => (9..=13).contains(&self.number),
             Flavour::Valkey => self.number == 80,
