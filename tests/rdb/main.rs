@@ -179,3 +179,25 @@ fn entries_go_over_as_payloads() {
 fn entries_go_over_as_commands() {
     transfer(false);
 }
+
+#[test]
+fn entries_know_how_much_they_are_used() {
+    for binary in binaries() {
+        let mut server = Server::start(&binary);
+        server.command(&["SET", "key", "value"]);
+        for (policy, expected) in [
+            ("allkeys-lru", (true, false)),
+            ("allkeys-lfu", (false, true)),
+            ("noeviction", (false, false)),
+        ] {
+            server.command(&["CONFIG", "SET", "maxmemory-policy", policy]);
+            let items = decode(&server.save(), usize::MAX).unwrap();
+            let entry = items.iter().find_map(|item| match item {
+                Item::Entry(entry) => Some(entry),
+                _ => None,
+            });
+            let entry = entry.unwrap();
+            assert_eq!((entry.idle.is_some(), entry.frequency.is_some()), expected, "{policy}");
+        }
+    }
+}
