@@ -2,6 +2,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod journal;
+pub mod observe;
 pub mod position;
+pub mod rdb;
 pub mod redis;
 pub mod resp;
+pub mod write_off;

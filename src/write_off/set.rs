@@ -1,0 +1,186 @@
+//! The write-off set: the tags of batches that were sent and have not come back yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+use tokio::sync::Semaphore;
+
+use super::Tag;
+use crate::position::{Position, SiteName};
+
+/// Most tags in flight. Far above what batches in flight need (a few for each link and
+/// connection), so it is reached only when the stream stands still; then writers wait.
+const MAX_PENDING: usize = 64 * 1024;
+/// A tag older than this is an alarm.
+const OLD: Duration = Duration::from_secs(60);
+
+/// What a batch holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A peer's units, up to this position; none while a snapshot is applied.
+    Link {
+        /// The peer.
+        site: SiteName,
+        /// Where its last unit in the batch ends.
+        position: Option<Position>,
+    },
+    /// What came in through the listen port.
+    Endpoint,
+}
+
+#[derive(Debug)]
+struct Pending {
+    origin: Origin,
+    since: Instant,
+}
+
+/// What a mark in the stream turned out to be.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// A batch of this session, which took so long to come back.
+    Ours(Origin, Duration),
+    /// A batch of an earlier session, or one that was given up. An echo all the same.
+    Earlier,
+}
+
+/// Numbers for people and metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WriteOffStatus {
+    /// Tags in the set.
+    pub pending: usize,
+    /// Age of the oldest.
+    pub oldest: Duration,
+    /// Whether that is an alarm.
+    pub alarm: bool,
+    /// Tags given out.
+    pub issued: u64,
+    /// Batches written off.
+    pub settled: u64,
+    /// Marks whose tag was not in the set.
+    pub earlier: u64,
+    /// Tags taken out because their batch failed or its fate is unknown.
+    pub given_up: u64,
+}
+
+/// The set, shared by all who write into the local Redis and the filter that reads its stream.
+#[derive(Debug)]
+pub struct WriteOffSet {
+    session: u64,
+    sequence: AtomicU64,
+    pending: DashMap<Tag, Pending, RandomState>,
+    room: Semaphore,
+    settled: AtomicU64,
+    earlier: AtomicU64,
+    given_up: AtomicU64,
+}
+
+impl WriteOffSet {
+    /// An empty set of a new session.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            session: rand::random(),
+            sequence: AtomicU64::new(0),
+            pending: DashMap::with_hasher(RandomState::default()),
+            room: Semaphore::new(MAX_PENDING),
+            settled: AtomicU64::new(0),
+            earlier: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+        })
+    }
+
+    /// A new tag, entered into the set. Waits while the set is full. Call before sending.
+    pub async fn issue(&self, origin: Origin) -> Tag {
+        if let Ok(permit) = self.room.acquire().await {
+            permit.forget();
+        }
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        let tag = Tag { session: self.session, sequence };
+        self.pending.insert(tag, Pending { origin, since: Instant::now() });
+        tag
+    }
+
+    /// The mark with this tag was seen in the stream.
+    pub fn settle(&self, tag: Tag) -> Settled {
+        match self.pending.remove(&tag) {
+            Some((_, pending)) => {
+                self.room.add_permits(1);
+                self.settled.fetch_add(1, Ordering::Relaxed);
+                Settled::Ours(pending.origin, pending.since.elapsed())
+            }
+            None => {
+                self.earlier.fetch_add(1, Ordering::Relaxed);
+                Settled::Earlier
+            }
+        }
+    }
+
+    /// The batch was refused, or its connection broke: its mark may never come. If it does come,
+    /// it is still an echo.
+    pub fn give_up(&self, tag: Tag) {
+        if self.pending.remove(&tag).is_some() {
+            self.room.add_permits(1);
+            self.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The stream broke off and begins anew at another place: no mark that is out now will come.
+    pub fn give_up_all(&self) {
+        let tags: Vec<Tag> = self.pending.iter().map(|entry| *entry.key()).collect();
+        for tag in tags {
+            self.give_up(tag);
+        }
+    }
+
+    /// Where it stands. Walks the whole set for the oldest tag: for people, not for hot paths.
+    pub fn status(&self) -> WriteOffStatus {
+        let oldest = self.pending.iter().map(|entry| entry.since.elapsed()).max();
+        let oldest = oldest.unwrap_or_default();
+        WriteOffStatus {
+            pending: self.pending.len(),
+            oldest,
+            alarm: oldest > OLD,
+            issued: self.sequence.load(Ordering::Relaxed),
+            settled: self.settled.load(Ordering::Relaxed),
+            earlier: self.earlier.load(Ordering::Relaxed),
+            given_up: self.given_up.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_tag_is_settled_once() {
+        let set = WriteOffSet::new();
+        let first = set.issue(Origin::Endpoint).await;
+        let second = set.issue(Origin::Endpoint).await;
+        assert_ne!(first, second);
+        assert!(matches!(set.settle(first), Settled::Ours(Origin::Endpoint, _)));
+        assert_eq!(set.settle(first), Settled::Earlier);
+        set.give_up(second);
+        assert_eq!(set.settle(second), Settled::Earlier);
+        let status = set.status();
+        assert_eq!((status.pending, status.issued, status.settled), (0, 2, 1));
+        assert_eq!((status.earlier, status.given_up), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_full_set_makes_writers_wait() {
+        let set = WriteOffSet::new();
+        let mut last = None;
+        for _ in 0..MAX_PENDING {
+            last = Some(set.issue(Origin::Endpoint).await);
+        }
+        let waiting = set.issue(Origin::Endpoint);
+        tokio::pin!(waiting);
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, &mut waiting).await.is_err());
+        set.settle(last.unwrap());
+        assert!(tokio::time::timeout(Duration::from_secs(5), waiting).await.is_ok());
+    }
+}
