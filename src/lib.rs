@@ -8,4 +8,5 @@ pub mod position;
 pub mod rdb;
 pub mod redis;
 pub mod resp;
+pub mod verify;
 pub mod write_off;
