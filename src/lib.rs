@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod endpoint;
 pub mod journal;
 pub mod observe;
 pub mod position;
