@@ -63,10 +63,10 @@ pub(super) fn classify(table: &CommandTable, request: &Request) -> Class {
         return class;
     }
     let kind = table.kind(&name, request);
-    if kind == Kind::Write {
-        if let Some(class) = of_checkpoint(&name, request) {
-            return class;
-        }
+    if kind == Kind::Write
+        && let Some(class) = of_checkpoint(&name, request)
+    {
+        return class;
     }
     match kind {
         Kind::Write => Class::Batch { writes: true },

@@ -57,6 +57,9 @@ impl CommandTable {
     /// What a request does; `name` is its name in lower case. What the server did not list may be
     /// a write.
     pub(super) fn kind(&self, name: &[u8], request: &Request) -> Kind {
+        if may_replicate(name, request) {
+            return Kind::Write;
+        }
         let Some(entry) = self.0.get(name) else { return Kind::Write };
         if entry.subcommands.is_empty() || request.len() < 2 {
             return entry.kind;
@@ -66,6 +69,19 @@ impl CommandTable {
             let writes = entry.subcommands.values().any(|kind| *kind == Kind::Write);
             if writes { Kind::Write } else { entry.kind }
         })
+    }
+}
+
+/// What has no `write` flag and can stand in the stream all the same. Servers have a flag for it,
+/// but 7.0 does not list it.
+fn may_replicate(name: &[u8], request: &Request) -> bool {
+    match name {
+        b"eval" | b"evalsha" | b"fcall" | b"publish" | b"spublish" | b"pfcount" | b"pfdebug" => {
+            true
+        }
+        // In the stream up to 6.2; harmless in a batch later.
+        b"script" => request.arg_is(1, "load") || request.arg_is(1, "flush"),
+        _ => false,
     }
 }
 
@@ -90,8 +106,7 @@ fn name_and_kind(command: &BytesFrame) -> Option<(Vec<u8>, Kind)> {
     let name = text(fields.first()?)?.to_ascii_lowercase();
     let BytesFrame::Array(flags) = fields.get(2)? else { return None };
     let has = |wanted: &[u8]| flags.iter().any(|flag| text(flag) == Some(wanted));
-    // `may_replicate`: EVAL, PUBLISH, PFCOUNT, and SCRIPT on 6.2.
-    let kind = if has(b"write") || has(b"may_replicate") {
+    let kind = if has(b"write") {
         Kind::Write
     } else if has(b"readonly") {
         Kind::Read
@@ -147,5 +162,7 @@ mod tests {
         assert_eq!(kind(&["FUNCTION", "LIST"]), Kind::Other);
         assert_eq!(kind(&["FUNCTION", "NEW"]), Kind::Write);
         assert_eq!(kind(&["OBJECT", "NEW"]), Kind::Other);
+        assert_eq!(kind(&["PUBLISH", "c", "x"]), Kind::Write);
+        assert_eq!(kind(&["SCRIPT", "load", "x"]), Kind::Write);
     }
 }

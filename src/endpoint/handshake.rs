@@ -8,6 +8,7 @@ use crate::resp::Request;
 
 /// What a replica asks for and what it can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option of the wire protocol")]
 pub struct ReplicaWish {
     /// Where to go on: an id and the first byte wanted, counted from 1. None for `SYNC`,
     /// `PSYNC ? -1`, and for an id that can be nobody's.

@@ -112,7 +112,9 @@ impl Local {
         let backend = match backend {
             Ok(backend) => backend,
             Err(error) => {
-                members.iter().for_each(|_| replies.error(&error));
+                for _ in members {
+                    replies.error(&error);
+                }
                 return Ok(());
             }
         };
@@ -162,7 +164,9 @@ impl Local {
             }
         }
         let error = error.unwrap_or_default();
-        (0..count).for_each(|_| replies.error(&error));
+        for _ in 0..count {
+            replies.error(&error);
+        }
         result
     }
 

@@ -55,6 +55,8 @@ pub(super) struct Session {
     /// Whether the requests read so far leave a transaction open, and keys watched.
     in_multi: bool,
     watching: bool,
+    /// Whether the connection to the local Redis has subscribed, in RESP3.
+    subscribed: bool,
 }
 
 impl Run {
@@ -87,6 +89,7 @@ impl Session {
             run_bytes: 0,
             in_multi: false,
             watching: false,
+            subscribed: false,
         }
     }
 
@@ -174,8 +177,8 @@ impl Session {
             Class::Flush if self.endpoint.flush == Flush::Forward => {
                 self.member(request, true, None).await?;
             }
-            // A watching client's SELECT has to reach the connection that watches.
-            Class::Select(number) if self.watching => {
+            // It has to reach the first connection, where the client's reads go.
+            Class::Select(number) if self.writes_apart() => {
                 self.step(Step::Pass(number), request.raw()).await?;
             }
             Class::Select(number) => self.member(request, false, number).await?,
@@ -213,6 +216,7 @@ impl Session {
             Class::Subscribe if !self.local.resp3 => return self.pipe(&request, token).await,
             Class::Monitor => return self.pipe(&request, token).await,
             Class::Subscribe | Class::Unsubscribe => {
+                self.subscribed |= class == Class::Subscribe;
                 self.local.fenced(request.raw(), &mut self.replies).await?;
             }
             Class::Auth => match self.authenticate(&request, 1, request.len()) {
@@ -254,6 +258,13 @@ impl Session {
         Ok(Next::Go)
     }
 
+    /// Whether writes outside of transactions go through the second connection: our EXEC would
+    /// drop the client's watches, and Redis 7.0 puts a message that a client publishes to itself
+    /// into the middle of EXEC's reply.
+    fn writes_apart(&self) -> bool {
+        self.watching || self.subscribed
+    }
+
     /// Adds a request to the run that goes in a marked batch.
     async fn member(
         &mut self,
@@ -261,14 +272,15 @@ impl Session {
         writes: bool,
         select: Option<u32>,
     ) -> Result<(), Broken> {
-        if self.watching && !writes {
+        let apart = self.writes_apart();
+        if apart && !writes {
             return self.step(Step::Pass(select), request.raw()).await;
         }
         self.make_room(request.raw().len()).await?;
-        let fits = matches!(&self.run, Run::Batch { on_side, .. } if *on_side == self.watching);
+        let fits = matches!(&self.run, Run::Batch { on_side, .. } if *on_side == apart);
         if !fits {
             self.send_run().await?;
-            self.run = Run::Batch { members: Vec::new(), on_side: self.watching };
+            self.run = Run::Batch { members: Vec::new(), on_side: apart };
         }
         if let Run::Batch { members, .. } = &mut self.run {
             members.push(Member { request, writes, select });
@@ -438,6 +450,7 @@ impl Session {
         self.parser.set_limits(limits(self.role));
         self.in_multi = false;
         self.watching = false;
+        self.subscribed = false;
         self.replies.reset_mode();
         self.replies.reply(replies::RESET);
     }

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::backend::{Backend, Lost, Outgoing};
+use super::backend::{Backend, Lost};
 use super::replies::{self, Replies};
 use super::tag::OpenTag;
 use crate::resp;
@@ -118,14 +118,6 @@ fn without_mark(reply: &Bytes, items: &[Item]) -> Result<(BytesMut, Option<u32>)
         return Err(Lost::Unexpected("EXEC"));
     }
     Ok((out, selected))
-}
-
-/// Adds the words of a step that is not the client's own.
-pub(super) fn put_ours(out: &mut Outgoing, item: &Step) {
-    match item {
-        Step::Spoil(_) => out.put(SPOILER),
-        _ => out.put(NOTHING),
-    }
 }
 
 #[cfg(test)]
