@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod feed;
 pub mod frame;
+pub mod endpoint;
 pub mod journal;
 pub mod link;
 pub mod observe;
