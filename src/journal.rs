@@ -4,6 +4,7 @@
 //! reader asks for and is no longer here is an error that names what is missing, never a gap.
 
 mod block;
+mod encoding;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::fmt;
 use redis_protocol::resp2::types::BytesFrame;
 
 use super::{Connection, RedisError};
-use crate::position::{Offset, Position, ReplicationId};
+use crate::position::{Database, Offset, Position, ReplicationId};
 
 /// The fields of an `INFO` reply.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +34,14 @@ impl InfoText {
         let replid: ReplicationId = self.get("master_replid").parse().ok()?;
         let offset = Offset(self.get("master_repl_offset").parse().ok()?);
         Some(Position { replid, offset })
+    }
+
+    /// The databases that hold keys, from the keyspace section.
+    pub fn databases(&self) -> Vec<Database> {
+        let numbers = self.0.keys().filter_map(|name| name.strip_prefix("db")?.parse().ok());
+        let mut databases: Vec<Database> = numbers.map(Database).collect();
+        databases.sort_unstable();
+        databases
     }
 
     /// Number of keys over all databases, from the keyspace section.
@@ -181,6 +189,7 @@ mod tests {
         ));
         assert_eq!(info.position().unwrap().offset, Offset(12));
         assert_eq!(info.keys(), 7);
+        assert_eq!(info.databases(), [Database(0), Database(9)]);
         assert_eq!(info.number("nosuch"), 0);
     }
 }

@@ -1,0 +1,431 @@
+//! The connection that batches are written on.
+
+use std::collections::{HashSet, VecDeque};
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::batch::{Batch, Encoded, Item, Place, put_exec};
+use super::verdict::{ErrorVerdict, abort_reason, when_executed, when_queueing};
+use crate::backoff::Backoff;
+use crate::observe::{LinkState, LinkStatus, Problems};
+use crate::position::{Database, SiteName};
+use crate::redis::{Connection, RedisError};
+use crate::resp::{self, ReplyScanner, elements};
+use crate::write_off::{Origin, Tag, WriteOffSet};
+
+/// Batches on the connection: one executes, one is queued behind it.
+const IN_FLIGHT: usize = 2;
+/// Nothing more is taken while so many items wait here: enough for two full batches.
+const ENOUGH_PENDING: usize = 1024;
+/// A batch whose reply takes longer is on a dead connection. A script may block Redis for long
+/// (it answers BUSY then), a fork or a slow disk for some seconds.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why applying ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The local Redis is gone or talks nonsense.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The peer uses a database that the local Redis does not have.
+    #[error(
+        "database {0} is in use at the peer but the local Redis does not have it ({1}): raise \
+         `databases` in its configuration and restart it"
+    )]
+    NoSuchDatabase(Database, String),
+}
+
+/// What an applier works with.
+#[derive(Debug, Clone)]
+pub struct ApplySetup {
+    /// The peer whose units these are.
+    pub site: SiteName,
+    /// Where tags are entered.
+    pub write_off: Arc<WriteOffSet>,
+    /// The link's numbers.
+    pub status: Arc<LinkStatus>,
+    /// Where problems are told.
+    pub problems: Arc<Problems>,
+    /// Most commands in a batch.
+    pub batch_commands: usize,
+    /// Most bytes in a batch.
+    pub batch_bytes: usize,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    batch: Batch,
+    tag: Tag,
+    encoded: Encoded,
+    /// Replies to MULTI and to the queued commands that came.
+    replies: usize,
+    /// Queued commands that were refused, by their place.
+    refused: Vec<(usize, String)>,
+    exec_sent: bool,
+    /// A DISCARD was sent instead of EXEC; the items are in `pending` again.
+    discarded: bool,
+    database_before: Database,
+}
+
+/// Applies items to the local Redis.
+#[derive(Debug)]
+pub struct Applier {
+    setup: ApplySetup,
+    addr: String,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    input: BytesMut,
+    out: BytesMut,
+    scanner: ReplyScanner,
+    pending: VecDeque<Item>,
+    in_flight: VecDeque<InFlight>,
+    /// In force after all that was written.
+    database: Database,
+    known_databases: HashSet<Database>,
+    /// A database that is being tried out with a SELECT of its own.
+    trying: Option<Database>,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+    /// What the link was doing when the local Redis began to refuse.
+    state_before_wait: Option<LinkState>,
+    last_progress: Instant,
+}
+
+impl Applier {
+    /// An applier on this connection, on which database 0 is selected.
+    pub fn new(setup: ApplySetup, connection: Connection) -> Self {
+        let addr = connection.addr().to_owned();
+        let (stream, input): (TcpStream, BytesMut) = connection.into_parts();
+        let (reader, writer) = stream.into_split();
+        Self {
+            setup,
+            addr,
+            reader,
+            writer,
+            input,
+            out: BytesMut::new(),
+            scanner: ReplyScanner::default(),
+            pending: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            database: Database(0),
+            known_databases: HashSet::from([Database(0)]),
+            trying: None,
+            backoff: Backoff::for_connections(),
+            retry_at: None,
+            state_before_wait: None,
+            last_progress: Instant::now(),
+        }
+    }
+
+    /// Applies what comes until the channel is closed and all is applied, or the connection
+    /// breaks. Not cancel safe: a batch under way would be of unknown fate.
+    pub async fn run(mut self, mut parcels: mpsc::Receiver<Vec<Item>>) -> Result<(), ApplyError> {
+        let result = self.work(&mut parcels).await;
+        for flight in &self.in_flight {
+            self.setup.write_off.give_up(flight.tag);
+        }
+        result
+    }
+
+    async fn work(&mut self, parcels: &mut mpsc::Receiver<Vec<Item>>) -> Result<(), ApplyError> {
+        let mut open = true;
+        loop {
+            self.fill().await;
+            let idle = self.in_flight.is_empty() && self.trying.is_none();
+            if !open && idle && self.pending.is_empty() {
+                return Ok(());
+            }
+            let retry_at = self.retry_at;
+            let deadline = self.last_progress + REPLY_TIMEOUT;
+            tokio::select! {
+                items = parcels.recv(), if open && self.pending.len() < ENOUGH_PENDING => {
+                    match items {
+                        Some(items) => self.pending.extend(items),
+                        None => open = false,
+                    }
+                    if idle {
+                        self.last_progress = Instant::now();
+                    }
+                }
+                written = self.writer.write_buf(&mut self.out), if !self.out.is_empty() => {
+                    written.map_err(|error| self.lost(error))?;
+                }
+                read = self.reader.read_buf(&mut self.input) => {
+                    if read.map_err(|error| self.lost(error))? == 0 {
+                        return Err(self.lost(io::ErrorKind::UnexpectedEof.into()).into());
+                    }
+                    self.last_progress = Instant::now();
+                    self.take_replies()?;
+                }
+                () = async { match retry_at { Some(at) => sleep_until(at).await, None => pending().await } } => {
+                    self.retry_at = None;
+                }
+                () = sleep_until(deadline), if !idle => {
+                    return Err(self.lost(io::ErrorKind::TimedOut.into()).into());
+                }
+            }
+        }
+    }
+
+    fn lost(&self, source: io::Error) -> RedisError {
+        RedisError::Lost { addr: self.addr.clone(), source }
+    }
+
+    /// Writes the next batches, as far as there is something to write and room in flight.
+    async fn fill(&mut self) {
+        while self.retry_at.is_none()
+            && self.trying.is_none()
+            && self.in_flight.len() < IN_FLIGHT
+            && let Some(first) = self.pending.front()
+        {
+            if first.count > 0 && !self.known_databases.contains(&first.database) {
+                if self.in_flight.is_empty() {
+                    resp::put_command(&mut self.out, &["SELECT", &first.database.to_string()]);
+                    self.trying = Some(first.database);
+                }
+                return;
+            }
+            let batch = self.gather();
+            let position = batch.checkpoint();
+            let origin = Origin::Link { site: self.setup.site.clone(), position };
+            let tag = self.setup.write_off.issue(origin).await;
+            let database_before = self.database;
+            let encoded = batch.encode(&self.setup.site, tag, self.database, &mut self.out);
+            self.database = encoded.database;
+            let exec_sent = self.in_flight.is_empty();
+            if exec_sent {
+                put_exec(&mut self.out);
+            }
+            self.in_flight.push_back(InFlight {
+                batch,
+                tag,
+                encoded,
+                replies: 0,
+                refused: Vec::new(),
+                exec_sent,
+                discarded: false,
+                database_before,
+            });
+        }
+    }
+
+    /// The next batch; it ends before the first item whose database has not been tried.
+    fn gather(&mut self) -> Batch {
+        let known = |item: &Item| item.count == 0 || self.known_databases.contains(&item.database);
+        let untried = self.pending.iter().take(ENOUGH_PENDING).position(|item| !known(item));
+        let later = untried.map(|at| self.pending.split_off(at));
+        let (commands, bytes) = (self.setup.batch_commands, self.setup.batch_bytes);
+        let batch = Batch::gather(&mut self.pending, commands, bytes);
+        self.pending.extend(later.into_iter().flatten());
+        batch
+    }
+
+    fn take_replies(&mut self) -> Result<(), ApplyError> {
+        loop {
+            let length =
+                self.scanner.scan(&self.input).map_err(|error| RedisError::Unexpected {
+                    addr: self.addr.clone(),
+                    command: "a batch".to_owned(),
+                    what: error.to_string(),
+                })?;
+            let Some(length) = length else { return Ok(()) };
+            let reply = self.input.split_to(length);
+            self.take_reply(&reply)?;
+        }
+    }
+
+    fn take_reply(&mut self, reply: &[u8]) -> Result<(), ApplyError> {
+        if let Some(database) = self.trying.take() {
+            if let Some(text) = error_text(reply) {
+                return Err(ApplyError::NoSuchDatabase(database, text));
+            }
+            self.known_databases.insert(database);
+            self.database = database;
+            return Ok(());
+        }
+        let Some(front) = self.in_flight.front_mut() else {
+            return Err(self.unexpected(reply).into());
+        };
+        // MULTI's reply, then one for each queued command.
+        if front.replies <= front.encoded.places.len() {
+            if let Some(text) = error_text(reply) {
+                if front.replies == 0 {
+                    // Without MULTI the commands would run alone: this connection must end.
+                    return Err(self.unexpected(reply).into());
+                }
+                front.refused.push((front.replies - 1, text));
+            }
+            front.replies += 1;
+            return Ok(());
+        }
+        if front.discarded {
+            self.in_flight.pop_front();
+            self.execute_front();
+            return Ok(());
+        }
+        match (front.exec_sent, self.in_flight.pop_front()) {
+            (true, Some(done)) => self.take_exec(done, reply),
+            _ => Err(self.unexpected(reply).into()),
+        }
+    }
+
+    fn unexpected(&self, reply: &[u8]) -> RedisError {
+        let what = reply[..reply.len().min(100)].escape_ascii().to_string();
+        RedisError::Unexpected { addr: self.addr.clone(), command: "a batch".to_owned(), what }
+    }
+
+    /// The reply to EXEC.
+    fn take_exec(&mut self, flight: InFlight, reply: &[u8]) -> Result<(), ApplyError> {
+        if let Some(text) = error_text(reply) {
+            self.refused(flight, &text);
+            return Ok(());
+        }
+        if reply.first() != Some(&b'*') {
+            return Err(self.unexpected(reply).into());
+        }
+        for (item, text) in failures(&flight, reply) {
+            self.report(&flight.batch.items[item.0], item.1, &text);
+        }
+        self.count(&flight.batch);
+        self.backoff.reset();
+        self.execute_front();
+        Ok(())
+    }
+
+    /// The batch that is first now may run.
+    fn execute_front(&mut self) {
+        if let Some(next) = self.in_flight.front_mut()
+            && !next.exec_sent
+            && !next.discarded
+        {
+            put_exec(&mut self.out);
+            next.exec_sent = true;
+        }
+    }
+
+    fn count(&mut self, batch: &Batch) {
+        let status = self.setup.status.clone();
+        let units = batch.items.iter().filter(|item| item.checkpoint.is_some() && item.count > 0);
+        status.units.fetch_add(units.count() as u64, Ordering::Relaxed);
+        let commands: usize = batch.items.iter().map(|item| item.count).sum();
+        status.commands.fetch_add(commands as u64, Ordering::Relaxed);
+        let bytes: usize = batch.items.iter().map(|item| item.commands.len()).sum();
+        status.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        status.batches.fetch_add(1, Ordering::Relaxed);
+        if let Some(position) = batch.checkpoint() {
+            status.set_checkpoint(Some(position));
+        }
+        if let Some(at) = batch.items.iter().rev().map(|item| item.at).find(|at| *at > 0) {
+            status.applied_at.store(at, Ordering::Relaxed);
+        }
+        if let Some(state) = self.state_before_wait.take() {
+            info!(site = %self.setup.site, "the local redis takes batches again");
+            status.set_state(state);
+        }
+    }
+
+    /// The batch was refused as a whole; nothing of it was applied. All that is under way goes
+    /// back to the front of the queue, in order.
+    fn refused(&mut self, mut flight: InFlight, text: &str) {
+        self.setup.write_off.give_up(flight.tag);
+        self.database = flight.database_before;
+        for next in self.in_flight.iter_mut().rev().filter(|next| !next.discarded) {
+            self.setup.write_off.give_up(next.tag);
+            resp::put_command(&mut self.out, &["DISCARD"]);
+            next.discarded = true;
+            for item in next.batch.items.drain(..).rev() {
+                self.pending.push_front(item);
+            }
+        }
+        let waiting = self.why_wait(&flight, text);
+        if waiting.is_none() {
+            // From the last to the first, so that the places before stay right.
+            for (place, reply) in flight.refused.iter().rev() {
+                if let Place::Command(number, index) = flight.encoded.places[*place] {
+                    let item = &mut flight.batch.items[number];
+                    let refused = item.clone();
+                    *item = refused.without(index);
+                    self.report(&refused, index, reply);
+                }
+            }
+        }
+        for item in flight.batch.items.into_iter().rev() {
+            self.pending.push_front(item);
+        }
+        if let Some(reason) = waiting {
+            self.wait(reason);
+        }
+    }
+
+    /// The refusal that can pass, if there is one; else the refused commands are to be left out.
+    fn why_wait(&self, flight: &InFlight, text: &str) -> Option<String> {
+        if let Some(reason) = abort_reason(text) {
+            return Some(reason.to_owned());
+        }
+        let passing = flight.refused.iter().find(|(place, reply)| {
+            flight.encoded.places[*place] == Place::Frame
+                || when_queueing(reply) == ErrorVerdict::Wait
+        });
+        match passing {
+            Some((_, reply)) => Some(reply.clone()),
+            None => flight.refused.is_empty().then(|| text.to_owned()),
+        }
+    }
+
+    fn wait(&mut self, reason: String) {
+        self.setup.status.retries.fetch_add(1, Ordering::Relaxed);
+        let known = LinkState::Waiting(reason.clone());
+        let state = self.setup.status.state();
+        if state != known {
+            warn!(site = %self.setup.site, %reason, "the local redis refuses a batch, waiting");
+            self.setup.problems.add(
+                format!("link {}", self.setup.site),
+                format!("the local Redis refuses writes, nothing is lost, waiting: {reason}"),
+            );
+            self.setup.status.set_state(known);
+            if !matches!(state, LinkState::Waiting(_)) {
+                self.state_before_wait = Some(state);
+            }
+        }
+        self.retry_at = Some(Instant::now() + self.backoff.wait());
+    }
+
+    fn report(&self, item: &Item, index: usize, reply: &str) {
+        self.setup.status.errors.fetch_add(1, Ordering::Relaxed);
+        let command = item.describe(index);
+        warn!(site = %self.setup.site, %command, %reply, "the local redis refused a command");
+        self.setup
+            .problems
+            .add(format!("link {}", self.setup.site), format!("{command} was refused: {reply}"));
+    }
+}
+
+/// The errors among EXEC's replies that are to be told: item and command number, and text.
+fn failures(flight: &InFlight, reply: &[u8]) -> Vec<((usize, usize), String)> {
+    let mut found = Vec::new();
+    for (place, element) in flight.encoded.places.iter().zip(elements(reply)) {
+        if let (Place::Command(item, index), Some(text)) = (place, error_text(element))
+            && when_executed(&text, flight.batch.items[*item].kind) != ErrorVerdict::Expected
+        {
+            found.push(((*item, *index), text));
+        }
+    }
+    found
+}
+
+/// The text of an error reply.
+fn error_text(reply: &[u8]) -> Option<String> {
+    let line = reply.strip_prefix(b"-")?;
+    Some(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())
+}

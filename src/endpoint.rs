@@ -1,0 +1,101 @@
+//! The RESP port. To anything that writes it is the local Redis; to anything that asks for the
+//! replication stream it is a master, whose stream the feed then sends; to people it is the place
+//! to look.
+//!
+//! Each client connection has its own connection to the local Redis behind it. What a client
+//! writes goes there in marked batches, so that the filter knows it again in the stream, and each
+//! reply comes back as if the command had been sent alone.
+
+mod access;
+mod backend;
+mod batch;
+mod classify;
+mod command_table;
+mod handshake;
+mod inspection;
+mod listen;
+mod local;
+mod pipe;
+mod replies;
+mod session;
+mod tag;
+mod transaction;
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+pub use command_table::{CommandTable, Kind};
+pub use handshake::ReplicaWish;
+pub use inspection::Inspect;
+pub use listen::serve;
+
+use crate::config::{Config, Flush};
+use crate::position::SiteName;
+use crate::redis::Target;
+use crate::resp::Request;
+use crate::write_off::WriteOffSet;
+use access::Users;
+
+/// How a session with a client ends.
+#[derive(Debug)]
+pub enum SessionEnd {
+    /// The client or we closed it.
+    Closed,
+    /// `PSYNC` or `SYNC`: the connection belongs to the feed from here on.
+    Replica {
+        /// The connection; everything before the request is answered.
+        stream: TcpStream,
+        /// What came behind the request.
+        input: BytesMut,
+        /// What it asks for.
+        wish: ReplicaWish,
+    },
+    /// `DUPLEX LINK ..`: a peer, which may be one by its role.
+    Peer {
+        /// The connection; everything before the request is answered.
+        stream: TcpStream,
+        /// What came behind the request.
+        input: BytesMut,
+        /// The request itself.
+        request: Request,
+    },
+}
+
+/// What all sessions share.
+pub struct Endpoint {
+    site: SiteName,
+    target: Target,
+    users: Users,
+    table: CommandTable,
+    write_off: Arc<WriteOffSet>,
+    inspect: Arc<dyn Inspect>,
+    flush: Flush,
+    batch_commands: usize,
+    batch_bytes: usize,
+    max_connections: usize,
+}
+
+impl Endpoint {
+    /// The port of this site, as configured. `table` is from the local Redis.
+    pub fn new(
+        config: &Config,
+        table: CommandTable,
+        write_off: Arc<WriteOffSet>,
+        inspect: Arc<dyn Inspect>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            site: config.site.clone(),
+            target: Target::from(&config.redis),
+            users: Users::new(&config.users),
+            table,
+            write_off,
+            inspect,
+            flush: config.filter.flush,
+            batch_commands: config.apply.batch_commands,
+            batch_bytes: usize::try_from(config.apply.batch_bytes.as_u64()).unwrap_or(usize::MAX),
+            max_connections: config.listen.max_connections,
+        })
+    }
+}

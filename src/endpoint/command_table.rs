@@ -1,0 +1,168 @@
+//! What the local Redis says of its commands: which of them write.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use redis_protocol::resp2::types::BytesFrame;
+use smallvec::SmallVec;
+
+use crate::redis::{Connection, RedisError};
+use crate::resp::Request;
+
+/// What a command does to the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It may end up in the replication stream.
+    Write,
+    /// It only reads data, so it may stand in one of our batches.
+    Read,
+    /// Anything else: of the connection or the server.
+    Other,
+}
+
+#[derive(Debug)]
+struct Entry {
+    kind: Kind,
+    /// Of container commands (7.0 and later list them).
+    subcommands: HashMap<Vec<u8>, Kind, RandomState>,
+}
+
+/// The commands of the local Redis.
+#[derive(Debug, Default)]
+pub struct CommandTable(HashMap<Vec<u8>, Entry, RandomState>);
+
+/// A name in lower case; command names are short, so it stays on the stack.
+pub(super) type Name = SmallVec<[u8; 32]>;
+
+/// `name` in lower case.
+pub(super) fn lower(name: &[u8]) -> Name {
+    name.iter().map(u8::to_ascii_lowercase).collect()
+}
+
+impl CommandTable {
+    /// Asks the server. Once at start is enough: a module's command that comes later is taken for
+    /// a write.
+    pub async fn load(connection: &mut Connection) -> Result<Self, RedisError> {
+        let frame = connection.call(&["COMMAND"]).await?;
+        let BytesFrame::Array(commands) = frame else {
+            return Err(connection.unexpected("COMMAND", "no list"));
+        };
+        let table: HashMap<_, _, _> = commands.iter().filter_map(entry).collect();
+        if !table.contains_key(&b"hset"[..]) {
+            return Err(connection.unexpected("COMMAND", "a list without HSET"));
+        }
+        Ok(Self(table))
+    }
+
+    /// What a request does; `name` is its name in lower case. What the server did not list may be
+    /// a write.
+    pub(super) fn kind(&self, name: &[u8], request: &Request) -> Kind {
+        if may_replicate(name, request) {
+            return Kind::Write;
+        }
+        let Some(entry) = self.0.get(name) else { return Kind::Write };
+        if entry.subcommands.is_empty() || request.len() < 2 {
+            return entry.kind;
+        }
+        let known = entry.subcommands.get(lower(request.arg(1)).as_slice()).copied();
+        known.unwrap_or_else(|| {
+            let writes = entry.subcommands.values().any(|kind| *kind == Kind::Write);
+            if writes { Kind::Write } else { entry.kind }
+        })
+    }
+}
+
+/// What has no `write` flag and can stand in the stream all the same. Servers have a flag for it,
+/// but 7.0 does not list it.
+fn may_replicate(name: &[u8], request: &Request) -> bool {
+    match name {
+        b"eval" | b"evalsha" | b"fcall" | b"publish" | b"spublish" | b"pfcount" | b"pfdebug" => {
+            true
+        }
+        // In the stream up to 6.2; harmless in a batch later.
+        b"script" => request.arg_is(1, "load") || request.arg_is(1, "flush"),
+        _ => false,
+    }
+}
+
+fn entry(command: &BytesFrame) -> Option<(Vec<u8>, Entry)> {
+    let (name, kind) = name_and_kind(command)?;
+    let BytesFrame::Array(fields) = command else { return None };
+    // From 7.0 on the tenth field lists the subcommands, named `container|subcommand`.
+    let listed = match fields.get(9) {
+        Some(BytesFrame::Array(listed)) => listed.as_slice(),
+        _ => &[],
+    };
+    let subcommands = listed.iter().filter_map(|subcommand| {
+        let (full, kind) = name_and_kind(subcommand)?;
+        let bar = full.iter().position(|&byte| byte == b'|')?;
+        Some((full[bar + 1..].to_vec(), kind))
+    });
+    Some((name, Entry { kind, subcommands: subcommands.collect() }))
+}
+
+fn name_and_kind(command: &BytesFrame) -> Option<(Vec<u8>, Kind)> {
+    let BytesFrame::Array(fields) = command else { return None };
+    let name = text(fields.first()?)?.to_ascii_lowercase();
+    let BytesFrame::Array(flags) = fields.get(2)? else { return None };
+    let has = |wanted: &[u8]| flags.iter().any(|flag| text(flag) == Some(wanted));
+    let kind = if has(b"write") {
+        Kind::Write
+    } else if has(b"readonly") {
+        Kind::Read
+    } else {
+        Kind::Other
+    };
+    Some((name, kind))
+}
+
+fn text(frame: &BytesFrame) -> Option<&[u8]> {
+    match frame {
+        BytesFrame::BulkString(text) | BytesFrame::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+impl CommandTable {
+    /// A table of these commands, `container|subcommand` for a subcommand.
+    pub(super) fn of(commands: &[(&str, Kind)]) -> Self {
+        let mut table = Self::default();
+        for (name, kind) in commands {
+            let (name, subcommand) = name.split_once('|').unwrap_or((name, ""));
+            let entry = table.0.entry(name.into());
+            let entry =
+                entry.or_insert_with(|| Entry { kind: *kind, subcommands: HashMap::default() });
+            if !subcommand.is_empty() {
+                entry.subcommands.insert(subcommand.into(), *kind);
+            }
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_may_write() {
+        let table = CommandTable::of(&[
+            ("get", Kind::Read),
+            ("function", Kind::Other),
+            ("function|load", Kind::Write),
+            ("function|list", Kind::Other),
+            ("object", Kind::Other),
+            ("object|freq", Kind::Read),
+        ]);
+        let kind = |args: &[&str]| table.kind(&lower(args[0].as_bytes()), &Request::of(args));
+        assert_eq!(kind(&["GET", "k"]), Kind::Read);
+        assert_eq!(kind(&["JSON.SET", "k"]), Kind::Write);
+        assert_eq!(kind(&["FUNCTION", "Load", "x"]), Kind::Write);
+        assert_eq!(kind(&["FUNCTION", "LIST"]), Kind::Other);
+        assert_eq!(kind(&["FUNCTION", "NEW"]), Kind::Write);
+        assert_eq!(kind(&["OBJECT", "NEW"]), Kind::Other);
+        assert_eq!(kind(&["PUBLISH", "c", "x"]), Kind::Write);
+        assert_eq!(kind(&["SCRIPT", "load", "x"]), Kind::Write);
+    }
+}

@@ -1,0 +1,303 @@
+//! Serving one peer's link: where it left off, or a snapshot, then blocks and heartbeats.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Feed;
+use super::snapshot::{Snapshot, SnapshotError};
+use crate::frame::{Frame, PROTOCOL};
+use crate::journal::{Head, NotInJournal, Read, UnitReader};
+use crate::observe::LinkState;
+use crate::pairing::Pairing;
+use crate::position::{Position, SiteName};
+use crate::redis::SnapshotPart;
+use crate::resp::{self, Request};
+
+/// Heartbeats that only tell what was seen come at most so often.
+const HEARTBEAT_PAUSE: Duration = Duration::from_millis(20);
+/// How long a snapshot's beginning may take: a fork, and `repl-diskless-sync-delay`.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How a peer wants to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// It has nothing from us yet.
+    New,
+    /// It stands at one of these positions.
+    Resume,
+    /// It was told to take a full sync by its own feed.
+    Full,
+}
+
+/// `DUPLEX LINK <protocol> <from site> <to site> <primary> new|resume|full [position ..]`.
+#[derive(Debug)]
+struct LinkRequest {
+    site: SiteName,
+    begin: Begin,
+    positions: Vec<Position>,
+}
+
+/// Why serving a peer ended.
+#[derive(Debug, thiserror::Error)]
+enum PeerEnd {
+    #[error("closed by the peer")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("the peer said nothing for too long")]
+    Silent,
+    #[error("{0}")]
+    Snapshot(#[from] SnapshotError),
+    #[error("{0}")]
+    Journal(#[from] NotInJournal),
+    #[error("shutting down")]
+    Stopped,
+}
+
+impl Feed {
+    /// Serves a peer's link until it goes, or `stop`. `request` is `DUPLEX LINK ..`.
+    pub async fn serve_peer(
+        &self,
+        mut stream: TcpStream,
+        request: Request,
+        stop: CancellationToken,
+    ) {
+        let request = match self.read_request(&request) {
+            Ok(request) => request,
+            Err(text) => {
+                warn!(reason = %text, "refused a link");
+                self.problems.add("feed", format!("refused a link: {text}"));
+                let mut out = BytesMut::new();
+                resp::put_error(&mut out, &format!("ERR {text}"));
+                if let Err(error) = stream.write_all(&out).await {
+                    info!(%error, "the refused peer did not wait for the answer");
+                }
+                return;
+            }
+        };
+        let site = request.site.clone();
+        let addr = stream.peer_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string());
+        let _entered = self.enter(addr.clone(), format!("link {site}"));
+        let end = tokio::select! {
+            () = stop.cancelled() => PeerEnd::Stopped,
+            end = self.serve_link(&mut stream, &request) => match end {
+                Ok(()) => PeerEnd::Closed,
+                Err(end) => end,
+            },
+        };
+        match &end {
+            PeerEnd::Closed | PeerEnd::Io(_) => {
+                info!(%site, %addr, reason = %end, "a peer's link is gone");
+                return;
+            }
+            PeerEnd::Stopped => info!(%site, %addr, reason = %end, "a peer's link ends"),
+            _ => warn!(%site, %addr, reason = %end, "a peer's link ends"),
+        }
+        let mut out = BytesMut::new();
+        Frame::Bye(end.to_string()).put(&mut out);
+        if let Err(error) = stream.write_all(&out).await {
+            info!(%site, %error, "the peer did not wait for the reason");
+        }
+    }
+
+    fn read_request(&self, request: &Request) -> Result<LinkRequest, String> {
+        let word = |index: usize| String::from_utf8_lossy(request.arg(index)).into_owned();
+        let protocol = word(2);
+        if protocol != PROTOCOL.to_string() {
+            return Err(format!(
+                "this sidecar speaks link protocol {PROTOCOL}, the peer {protocol}: run the same \
+                 version of redis-duplex at both sites"
+            ));
+        }
+        let (from, to, primary) = (word(3), word(4), word(5));
+        if from == self.site.as_str() {
+            return Err(format!(
+                "both sidecars are named \"{from}\": give each site its own `site`, and let \
+                 [[peer]] addr point at the other sidecar"
+            ));
+        }
+        if to != self.site.as_str() {
+            return Err(format!(
+                "this is site \"{}\", not \"{to}\": mend [[peer]] of site \"{from}\"",
+                self.site
+            ));
+        }
+        let Some(site) = self.peers.keys().find(|name| name.as_str() == from) else {
+            return Err(format!("site \"{from}\" is no [[peer]] of site \"{}\"", self.site));
+        };
+        let ours = self.primary.as_ref().map_or("", SiteName::as_str);
+        if primary != ours {
+            return Err(format!(
+                "[conflict] primary is \"{ours}\" at site \"{}\" and \"{primary}\" at site \
+                 \"{from}\": it must be the same",
+                self.site
+            ));
+        }
+        let begin = match word(6).as_str() {
+            "new" => Begin::New,
+            "resume" => Begin::Resume,
+            "full" => Begin::Full,
+            other => return Err(format!("\"{other}\" is no way to begin a link")),
+        };
+        let positions: Result<_, _> = (7..request.len()).map(|index| word(index).parse()).collect();
+        let positions = positions.map_err(|error| format!("{error}"))?;
+        Ok(LinkRequest { site: site.clone(), begin, positions })
+    }
+
+    async fn serve_link(
+        &self,
+        stream: &mut TcpStream,
+        request: &LinkRequest,
+    ) -> Result<(), PeerEnd> {
+        let mut out = BytesMut::from(&b"+LINK\r\n"[..]);
+        let readers = request.positions.iter().filter(|_| request.begin == Begin::Resume);
+        let best = readers
+            .filter_map(|from| Some((*from, self.journal.read_from(*from).ok()?)))
+            .max_by_key(|(from, _)| from.offset);
+        let reader = match best {
+            Some((from, reader)) => {
+                info!(site = %request.site, %from, "a peer resumes");
+                Frame::Resume { from }.put(&mut out);
+                stream.write_all(&out).await?;
+                reader
+            }
+            None => {
+                stream.write_all(&out).await?;
+                self.full_sync(stream, request).await?
+            }
+        };
+        self.follow(stream, reader).await
+    }
+
+    /// Sends a snapshot; then a reader of what follows it.
+    async fn full_sync(
+        &self,
+        stream: &mut TcpStream,
+        request: &LinkRequest,
+    ) -> Result<UnitReader, PeerEnd> {
+        let site = &request.site;
+        info!(%site, begin = ?request.begin, "a peer takes a full sync");
+        let peer = self.peers.get(site);
+        if let Some((pairing, status)) = peer {
+            Self::pair(pairing, status.state(), request.begin).await;
+        }
+        let mut snapshot = {
+            let _cut = peer.map(|(pairing, _)| pairing.cut());
+            let begin = timeout(SNAPSHOT_TIMEOUT, Snapshot::begin(&self.target, true));
+            self.while_waiting(stream, "the snapshot is being prepared", begin)
+                .await?
+                .map_err(|_| PeerEnd::Silent)??
+        };
+        self.while_waiting(stream, "the source catches up", snapshot.caught_up(&self.journal))
+            .await??;
+        let mut out = BytesMut::new();
+        Frame::Snapshot { at: snapshot.at, keys: snapshot.keys }.put(&mut out);
+        stream.write_all(&out).await?;
+        loop {
+            let next = snapshot.next();
+            let part = self.while_waiting(stream, "the snapshot is being prepared", next).await??;
+            out.clear();
+            match part {
+                SnapshotPart::Head(_) => continue,
+                SnapshotPart::Bytes(bytes) => Frame::SnapshotBytes(bytes).put(&mut out),
+                SnapshotPart::End => break,
+            }
+            stream.write_all(&out).await?;
+        }
+        Frame::SnapshotEnd.put(&mut out);
+        stream.write_all(&out).await?;
+        Ok(self.journal.read_from(snapshot.at)?)
+    }
+
+    /// Makes the full sync go both ways (see [`Pairing`]).
+    async fn pair(pairing: &Arc<Pairing>, link: LinkState, begin: Begin) {
+        match (begin, link) {
+            (Begin::Full, _) => {}
+            (Begin::New, LinkState::Connecting(_)) => pairing.let_link_ask().await,
+            (Begin::New, LinkState::FullSync) => {}
+            (Begin::New | Begin::Resume, _) => pairing.demand_full_sync(),
+        }
+    }
+
+    /// Runs `work`, telling the peer meanwhile that we are there. `work` must be cancel safe or
+    /// not mind being dropped when the peer goes.
+    async fn while_waiting<T>(
+        &self,
+        stream: &mut TcpStream,
+        why: &str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, PeerEnd> {
+        tokio::pin!(work);
+        let mut ticks = interval(self.heartbeat);
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                _ = ticks.tick() => {
+                    let mut out = BytesMut::new();
+                    Frame::Wait(why.to_owned()).put(&mut out);
+                    stream.write_all(&out).await?;
+                }
+            }
+        }
+    }
+
+    /// Sends what the journal gets, and heartbeats in the same order.
+    async fn follow(&self, stream: &mut TcpStream, mut reader: UnitReader) -> Result<(), PeerEnd> {
+        let (mut input, mut output) = stream.split();
+        let mut out = BytesMut::new();
+        let mut said = BytesMut::with_capacity(1024);
+        let mut told: Option<Head> = None;
+        let mut next_heartbeat = Instant::now();
+        let mut heard = Instant::now();
+        loop {
+            let head = match reader.read()? {
+                Read::Block(block) => {
+                    out.clear();
+                    let mut bytes = BytesMut::new();
+                    block.encode(&mut bytes);
+                    Frame::Block(bytes.freeze()).put(&mut out);
+                    output.write_all(&out).await?;
+                    told = None;
+                    continue;
+                }
+                Read::Idle(head) => head,
+            };
+            let news = told
+                .as_ref()
+                .is_none_or(|told| told.position != head.position || told.seen != head.seen);
+            let now = Instant::now();
+            if now >= next_heartbeat + self.heartbeat || (news && now >= next_heartbeat) {
+                out.clear();
+                let seen = (*head.seen).clone();
+                let time = self.clock.take(1);
+                Frame::Heartbeat { at: head.position, time, seen }.put(&mut out);
+                output.write_all(&out).await?;
+                told = Some(head);
+                next_heartbeat = now + HEARTBEAT_PAUSE;
+                continue;
+            }
+            let due = if news { next_heartbeat } else { next_heartbeat + self.heartbeat };
+            tokio::select! {
+                () = reader.moved() => {}
+                () = sleep_until(due) => {}
+                read = input.read_buf(&mut said) => {
+                    if read? == 0 {
+                        return Err(PeerEnd::Closed);
+                    }
+                    // It only says that it is there.
+                    said.clear();
+                    heard = Instant::now();
+                }
+                () = sleep_until(heard + self.timeout) => return Err(PeerEnd::Silent),
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Pulling a peer's units and applying them here.
+//!
+//! One session: take over the writing connection to the local Redis, read the checkpoint, ask the
+//! peer for what follows it, apply it. Whatever breaks, at whichever end, ends the session, and the
+//! next one begins at the checkpoint that Redis then holds: so exactly-once needs no other memory.
+
+mod full_sync;
+mod intake;
+mod receive;
+mod unit;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::apply::{Applier, ApplyError, ApplySetup, Writer, read_checkpoints, take_over};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::config::Flush;
+use crate::frame::{FrameError, PROTOCOL};
+use crate::observe::{LinkState, LinkStatus, Problems};
+use crate::pairing::Pairing;
+use crate::position::{Database, Position, SiteName};
+use crate::rdb::RdbError;
+use crate::redis::{Connection, RedisError, ServerInfo, Target};
+use crate::resp;
+
+use intake::Intake;
+use receive::Receiver;
+
+/// What is between the reader of the peer and the applier, in sends; its bytes are bounded apart.
+const QUEUED_SENDS: usize = 64;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The local Redis.
+    #[error("local Redis: {0}")]
+    Local(#[from] RedisError),
+    /// The peer can't be reached or is gone.
+    #[error("peer at {addr}: {source}")]
+    Peer {
+        /// Its address.
+        addr: String,
+        /// What happened.
+        source: RedisError,
+    },
+    /// The peer refused the link or ended it.
+    #[error("the peer said: {0}")]
+    Refused(String),
+    /// The peer sent nothing for too long.
+    #[error("the peer said nothing for {0:?}")]
+    Silent(Duration),
+    /// What the peer sends is no frame.
+    #[error("the peer sends what this version can't read: {0}")]
+    Frame(#[from] FrameError),
+    /// What the peer sends as units is none.
+    #[error("the peer sends broken units: {0}")]
+    Broken(String),
+    /// The peer's snapshot can't be read.
+    #[error("the peer's snapshot: {0}")]
+    Snapshot(#[from] RdbError),
+    /// Applying ended.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A person must decide.
+    #[error(
+        "the peer flushed its data ({0}) and [filter] flush is \"stop\": set it to \"forward\" (do \
+         it here too) or \"drop\" (keep what is here), and restart this sidecar"
+    )]
+    Flushed(String),
+    /// The feed demanded that the session begins anew.
+    #[error("both sites take a full sync")]
+    Restarted,
+    /// We are told to stop.
+    #[error("shutting down")]
+    Stopped,
+}
+
+impl LinkError {
+    /// Whether trying again can help without a person.
+    fn is_passing(&self) -> bool {
+        !matches!(self, Self::Flushed(_) | Self::Apply(ApplyError::NoSuchDatabase(..)))
+    }
+
+    /// Whether nobody needs to be told.
+    fn is_expected(&self) -> bool {
+        matches!(self, Self::Restarted | Self::Stopped)
+    }
+}
+
+/// A link: which peer, and all it works with.
+#[derive(Debug)]
+pub struct Link {
+    /// This site.
+    pub site: SiteName,
+    /// The site whose data wins.
+    pub primary: Option<SiteName>,
+    /// The peer's sidecar.
+    pub peer: Target,
+    /// The local Redis.
+    pub target: Target,
+    /// How batches are made, and where the numbers go.
+    pub apply: ApplySetup,
+    /// The link's numbers.
+    pub status: Arc<LinkStatus>,
+    /// What the other direction does.
+    pub pairing: Arc<Pairing>,
+    /// The site's clock.
+    pub clock: Arc<Clock>,
+    /// Where problems are told.
+    pub problems: Arc<Problems>,
+    /// What is done about FLUSHALL and FLUSHDB.
+    pub flush: Flush,
+    /// How often we say that we are there.
+    pub heartbeat: Duration,
+    /// After how long a silent peer is given up.
+    pub timeout: Duration,
+    /// Goes up when the checkpoint hash must be written again.
+    pub checkpoint_touched: watch::Receiver<u64>,
+    /// The connection that wrote last.
+    pub writer: Mutex<Option<Writer>>,
+}
+
+impl Link {
+    /// Runs sessions until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::for_connections();
+        let mut told = String::new();
+        while !stop.is_cancelled() {
+            let end = self.session(&stop, &mut backoff).await;
+            self.pairing.set_asked(false);
+            let reason = end.to_string();
+            if !end.is_passing() {
+                error!(site = %self.status.site, %reason, "the link stops");
+                self.problems.add(self.place(), reason.clone());
+                self.status.set_state(LinkState::Stopped(reason));
+                stop.cancelled().await;
+                return;
+            }
+            self.status.set_state(LinkState::Connecting(reason.clone()));
+            if end.is_expected() {
+                info!(site = %self.status.site, %reason, "the link's session ends");
+                continue;
+            }
+            // The same again and again is told once.
+            if reason != told {
+                warn!(site = %self.status.site, %reason, "the link broke, trying again");
+                self.problems.add(self.place(), reason.clone());
+                told = reason;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.pairing.hurried() => {}
+                () = tokio::time::sleep(backoff.wait()) => {}
+            }
+        }
+    }
+
+    fn place(&self) -> String {
+        format!("link {}", self.status.site)
+    }
+
+    /// One session; it always ends with a reason.
+    async fn session(&self, stop: &CancellationToken, backoff: &mut Backoff) -> LinkError {
+        let begun = tokio::select! {
+            () = stop.cancelled() => return LinkError::Stopped,
+            begun = self.begin() => begun,
+        };
+        let (local, server, checkpoints, peer) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return error,
+        };
+        backoff.reset();
+        self.status.connects.fetch_add(1, Ordering::Relaxed);
+        let (sender, parcels) = mpsc::channel(QUEUED_SENDS);
+        let mut applier = JoinSet::new();
+        applier.spawn(Applier::new(self.apply.clone(), local).run(parcels));
+        let intake = Intake::new(self, server, checkpoints, sender);
+        let mut receiver = Receiver::new(self, peer, intake);
+        let end = tokio::select! {
+            () = stop.cancelled() => LinkError::Stopped,
+            () = self.pairing.restarted() => LinkError::Restarted,
+            end = receiver.run() => end,
+            Some(end) = applier.join_next() => return applier_end(end),
+        };
+        // What was received is applied before the session is over; a second signal ends the wait.
+        drop(receiver);
+        match applier.join_next().await {
+            Some(Ok(Err(error))) => error.into(),
+            _ => end,
+        }
+    }
+
+    /// Takes over the local Redis, then puts the question to the peer.
+    async fn begin(&self) -> Result<Begun, LinkError> {
+        let mut local = Connection::open(&self.target).await?;
+        let before = self.writer.lock().clone();
+        let (server, writer) = take_over(&mut local, before.as_ref()).await?;
+        *self.writer.lock() = Some(writer);
+        let checkpoints = read_checkpoints(&mut local, &self.status.site).await?;
+        let peer_error = |source| LinkError::Peer { addr: self.peer.addr.clone(), source };
+        let mut peer = Connection::open(&self.peer).await.map_err(peer_error)?;
+        let full = self.pairing.is_full_sync_demanded();
+        let begin = match (full, checkpoints.is_empty()) {
+            (true, _) => "full",
+            (false, true) => "new",
+            (false, false) => "resume",
+        };
+        let primary = self.primary.as_ref().map_or("", SiteName::as_str).to_owned();
+        let mut words = ["DUPLEX", "LINK"].map(str::to_owned).to_vec();
+        words.extend([PROTOCOL.to_string(), self.site.to_string(), self.status.site.to_string()]);
+        words.extend([primary, begin.to_owned()]);
+        words.extend(checkpoints.iter().map(|(_, position)| position.to_string()));
+        let mut out = BytesMut::new();
+        resp::put_command(&mut out, &words);
+        peer.write(&out).await.map_err(peer_error)?;
+        self.pairing.set_asked(true);
+        let answer = tokio::time::timeout(self.timeout, peer.reply("DUPLEX LINK")).await;
+        match answer.map_err(|_| LinkError::Silent(self.timeout))?.map_err(peer_error)? {
+            redis_protocol::resp2::types::BytesFrame::SimpleString(text)
+                if &text[..] == b"LINK" => {}
+            redis_protocol::resp2::types::BytesFrame::Error(text) => {
+                return Err(LinkError::Refused(text.to_string()));
+            }
+            other => return Err(LinkError::Refused(format!("{other:?}"))),
+        }
+        info!(site = %self.status.site, addr = %self.peer.addr, begin, "the link is up");
+        Ok((local, server, checkpoints, peer))
+    }
+}
+
+/// Connection to the local Redis, its facts, the checkpoints there, connection to the peer.
+type Begun = (Connection, ServerInfo, Vec<(Database, Position)>, Connection);
+
+fn applier_end(end: Result<Result<(), ApplyError>, tokio::task::JoinError>) -> LinkError {
+    match end {
+        Ok(Err(error)) => error.into(),
+        Ok(Ok(())) => LinkError::Stopped,
+        Err(error) => LinkError::Broken(format!("applying failed: {error}")),
+    }
+}

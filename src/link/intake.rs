@@ -1,0 +1,165 @@
+//! From a peer's frames to what the applier gets, in order and bounded in bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{debug, info};
+
+use super::full_sync::FullSync;
+use super::unit::item_of;
+use super::{Link, LinkError};
+use crate::apply::Item;
+use crate::clock::Timestamp;
+use crate::frame::Frame;
+use crate::journal::Block;
+use crate::observe::LinkState;
+use crate::position::{Database, Position};
+use crate::redis::ServerInfo;
+
+/// Bytes of a peer's data that may wait to be applied; what comes larger counts as this much.
+const QUEUE_BYTES: usize = 16 << 20;
+
+/// The state of one session's data.
+pub(super) struct Intake<'a> {
+    link: &'a Link,
+    server: ServerInfo,
+    /// Checkpoints that a full sync must take away first.
+    checkpoints: Vec<(Database, Position)>,
+    sender: mpsc::Sender<Vec<Item>>,
+    room: Arc<Semaphore>,
+    /// Up to where units were handed on.
+    at: Option<Position>,
+    full_sync: Option<FullSync>,
+}
+
+impl<'a> Intake<'a> {
+    pub(super) fn new(
+        link: &'a Link,
+        server: ServerInfo,
+        checkpoints: Vec<(Database, Position)>,
+        sender: mpsc::Sender<Vec<Item>>,
+    ) -> Self {
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        Self { link, server, checkpoints, sender, room, at: None, full_sync: None }
+    }
+
+    /// Takes the next frame. Waits while too much is under way.
+    pub(super) async fn take(&mut self, frame: Frame) -> Result<(), LinkError> {
+        match frame {
+            Frame::Resume { from } => {
+                self.at = Some(from);
+                self.link.status.set_checkpoint(Some(from));
+                self.link.status.set_state(LinkState::Streaming);
+                Ok(())
+            }
+            Frame::Snapshot { at, keys } => self.begin_full_sync(at, keys).await,
+            Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
+            Frame::SnapshotEnd => self.end_full_sync().await,
+            Frame::Block(bytes) => self.block(bytes).await,
+            Frame::Heartbeat { at, time, .. } => self.heartbeat(at, time).await,
+            Frame::Wait(reason) => {
+                debug!(site = %self.link.status.site, %reason, "the peer lets us wait");
+                Ok(())
+            }
+            Frame::Bye(reason) => Err(LinkError::Refused(reason)),
+        }
+    }
+
+    async fn begin_full_sync(&mut self, at: Position, keys: u64) -> Result<(), LinkError> {
+        let status = &self.link.status;
+        status.set_state(LinkState::FullSync);
+        status.full_syncs.fetch_add(1, Ordering::Relaxed);
+        status.set_checkpoint(None);
+        self.link.pairing.full_sync_begun();
+        info!(site = %status.site, %at, keys, "a full sync begins");
+        // Our own snapshot for the peer first, see `Pairing`.
+        self.link.pairing.snapshots_cut().await;
+        let is_primary = self.link.primary.as_ref() == Some(&self.link.site);
+        let full_sync = FullSync::new(at, keys, is_primary, &self.server, status.clone());
+        let forget = FullSync::forget(&status.site, &std::mem::take(&mut self.checkpoints));
+        self.full_sync = Some(full_sync);
+        self.send(forget).await
+    }
+
+    async fn snapshot_bytes(&mut self, bytes: &Bytes) -> Result<(), LinkError> {
+        let Some(full_sync) = &mut self.full_sync else {
+            return Err(LinkError::Broken("a snapshot that was not announced".to_owned()));
+        };
+        let items = full_sync.take(bytes)?;
+        self.send(items).await
+    }
+
+    async fn end_full_sync(&mut self) -> Result<(), LinkError> {
+        let Some(full_sync) = self.full_sync.take() else {
+            return Err(LinkError::Broken("a snapshot that was not announced".to_owned()));
+        };
+        let at = full_sync.finish()?;
+        self.at = Some(at);
+        self.send(vec![Item::checkpoint_only(Database(0), at, 0)]).await?;
+        self.link.status.set_state(LinkState::Streaming);
+        Ok(())
+    }
+
+    async fn block(&mut self, bytes: Bytes) -> Result<(), LinkError> {
+        let broken = |what: String| LinkError::Broken(what);
+        let block = Block::decode(bytes).map_err(|error| broken(error.to_string()))?;
+        let Some(at) = self.at else {
+            return Err(broken("units before a position".to_owned()));
+        };
+        let mut items = Vec::with_capacity(block.units.len());
+        for index in 0..block.units.len() {
+            if block.units[index].end > at.offset {
+                items.push(item_of(&block, index, self.link.flush)?);
+            }
+        }
+        if let Some(last) = block.units.len().checked_sub(1) {
+            self.link.clock.observe(block.timestamp(last));
+        }
+        self.at = Some(Position { replid: block.replid, offset: block.end.max(at.offset) });
+        self.send(items).await
+    }
+
+    /// The peer stands at `at`; all its units up to there were handed on before.
+    async fn heartbeat(&mut self, at: Position, time: Timestamp) -> Result<(), LinkError> {
+        let status = &self.link.status;
+        self.link.clock.observe(time);
+        status.peer_offset.store(at.offset.0, Ordering::Relaxed);
+        if self.room.available_permits() == QUEUE_BYTES {
+            status.applied_at.store(time.unix_millis(), Ordering::Relaxed);
+        }
+        self.at = Some(at);
+        Ok(())
+    }
+
+    /// Something may have taken the checkpoint hash away: writes it again.
+    pub(super) async fn write_checkpoint(&mut self) -> Result<(), LinkError> {
+        match self.at {
+            Some(at) if self.full_sync.is_none() => {
+                info!(site = %self.link.status.site, "the checkpoint is written again");
+                self.send(vec![Item::checkpoint_only(Database(0), at, 0)]).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, mut items: Vec<Item>) -> Result<(), LinkError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let bytes: usize = items.iter().map(|item| item.commands.len() + size_of::<Item>()).sum();
+        let permits = u32::try_from(bytes.min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_many_owned(permits).await.ok().map(Arc::new);
+        for item in &mut items {
+            item.room.clone_from(&room);
+        }
+        // A closed channel means that the applier ended; the session hears of it from the applier.
+        if self.sender.send(items).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let under_way = QUEUE_BYTES - self.room.available_permits();
+        self.link.status.queued_bytes.store(under_way as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}

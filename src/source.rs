@@ -1,0 +1,209 @@
+//! The connection on which we read the local Redis as its replica.
+//!
+//! Attach, then scan, judge and journal what comes, acknowledge each second what is journaled, and
+//! when the connection breaks begin again where the journal ends. Only a local Redis that can't
+//! continue makes a new history.
+
+mod attach;
+mod receive_stream;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use attach::AttachError;
+use attach::{Attached, How, Resume};
+use receive_stream::StreamReceiver;
+
+use crate::backoff::Backoff;
+use crate::journal::Journal;
+use crate::observe::{Problems, SourceState, SourceStatus};
+use crate::redis::{RedisError, Target};
+use crate::write_off::WriteOffSet;
+
+/// A master that says nothing for so long is dead: Redis's default `repl-timeout`; it sends a PING
+/// every 10 s.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How often we acknowledge, as replicas do.
+const ACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a connection to the local Redis ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamEnd {
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    #[error("the local Redis said nothing for {} s", SILENCE.as_secs())]
+    Silent,
+    #[error("the replication stream can't be read: {0}")]
+    Scan(#[from] crate::resp::ScanError),
+    #[error("shutting down")]
+    Stopped,
+}
+
+/// The source: what it reads from, and where it puts what it finds.
+#[derive(Debug)]
+pub struct Source {
+    /// The local Redis.
+    pub target: Target,
+    /// Where local units go.
+    pub journal: Arc<Journal>,
+    /// Where echoes are written off.
+    pub write_off: Arc<WriteOffSet>,
+    /// The source's numbers.
+    pub status: Arc<SourceStatus>,
+    /// Where problems are told.
+    pub problems: Arc<Problems>,
+    /// Goes up when something that was not ours may have taken the checkpoint hash away.
+    pub checkpoint_touched: Arc<watch::Sender<u64>>,
+}
+
+impl Source {
+    /// Attaches for the first time, patiently while that can help. An error means that this Redis
+    /// can't be served as it is.
+    pub async fn attach_first(&self, stop: &CancellationToken) -> Result<Running, AttachError> {
+        let mut backoff = Backoff::for_connections();
+        loop {
+            let attached = tokio::select! {
+                () = stop.cancelled() => return Err(AttachError::Stopped),
+                attached = attach::attach(&self.target, &self.status, None) => attached,
+            };
+            match attached {
+                Ok(attached) => return Ok(self.begin(attached)),
+                Err(error) if error.is_passing() => self.wait(&error, &mut backoff, stop).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn begin(&self, attached: Attached) -> Running {
+        let position = attached.position;
+        info!(%position, how = attached.how.name(), "attached to the local redis");
+        self.status.set_state(SourceState::Online);
+        match attached.how {
+            How::Again => {
+                self.status.attached_again.fetch_add(1, Ordering::Relaxed);
+                self.journal.rename_history(position.replid);
+            }
+            how => {
+                let counter = match how {
+                    How::Full => &self.status.attached_full,
+                    _ => &self.status.attached_free,
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                self.journal.begin_history(position);
+                self.write_off.give_up_all();
+            }
+        }
+        Running { attached }
+    }
+
+    async fn wait(&self, error: &AttachError, backoff: &mut Backoff, stop: &CancellationToken) {
+        let reason = error.to_string();
+        let state = SourceState::Connecting(reason.clone());
+        let wait = backoff.wait();
+        if self.status.state() != state {
+            warn!(%reason, "the local redis is not there, trying again");
+            self.problems.add("source", reason);
+            self.status.set_state(state);
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+
+    /// Reads the stream until `stop`, across all breaks of the connection.
+    pub async fn run(self, running: Running, stop: CancellationToken) {
+        let mut attached = running.attached;
+        let mut backoff = Backoff::for_connections();
+        loop {
+            let mut receiver = self.receiver(&attached);
+            let end = self.receive(&mut attached, &mut receiver, &stop).await;
+            if matches!(end, StreamEnd::Stopped) {
+                return;
+            }
+            warn!(reason = %end, "lost the replication stream of the local redis");
+            self.status.set_state(SourceState::Connecting(end.to_string()));
+            let resume = Resume {
+                position: self.journal.head().position,
+                database: receiver.journaled_database(),
+            };
+            attached = loop {
+                let next = tokio::select! {
+                    () = stop.cancelled() => return,
+                    next = attach::attach(&self.target, &self.status, Some(resume)) => next,
+                };
+                match next {
+                    Ok(next) => break next,
+                    // Also what waiting does not mend: a person may mend it meanwhile, and the
+                    // listen port goes on serving what the journal holds.
+                    Err(error) => self.wait(&error, &mut backoff, &stop).await,
+                }
+            };
+            backoff.reset();
+            if !matches!(attached.how, How::Again) {
+                let text = "the local Redis could not continue its stream: its history is a new \
+                            one, peers and followers take a full sync";
+                warn!(position = %attached.position, "{text}");
+                self.problems.add("source", text);
+            }
+            attached = self.begin(attached).attached;
+        }
+    }
+
+    fn receiver(&self, attached: &Attached) -> StreamReceiver {
+        StreamReceiver::new(attached.position, attached.database, self.journal.head().seen)
+    }
+
+    /// Reads one connection until it ends. Cancel safe between reads: what is journaled is whole.
+    async fn receive(
+        &self,
+        attached: &mut Attached,
+        receiver: &mut StreamReceiver,
+        stop: &CancellationToken,
+    ) -> StreamEnd {
+        let connection = &mut attached.connection;
+        let mut ticks = interval(ACK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silent_since = Instant::now();
+        loop {
+            match receiver.take(&mut connection.input, self) {
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Err(error) = connection.write(&receiver.ack()).await {
+                        return error.into();
+                    }
+                }
+                Err(error) => return error.into(),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return StreamEnd::Stopped,
+                _ = ticks.tick() => {
+                    if silent_since.elapsed() > SILENCE {
+                        return StreamEnd::Silent;
+                    }
+                    match timeout(SILENCE, connection.write(&receiver.ack())).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => return error.into(),
+                        Err(_) => return StreamEnd::Silent,
+                    }
+                }
+                read = connection.read() => match read {
+                    Ok(()) => silent_since = Instant::now(),
+                    Err(error) => return error.into(),
+                },
+            }
+        }
+    }
+}
+
+/// A source that is attached and ready to be run.
+#[derive(Debug)]
+pub struct Running {
+    attached: Attached,
+}

@@ -1,0 +1,208 @@
+//! Getting onto the replication stream of the local Redis, as cheaply as it allows.
+//!
+//! 1. Where we left off, by PSYNC, if we were there before.
+//! 2. For free, at the current end of the stream, if Redis keeps a backlog: the probe and INFO in
+//!    one transaction give the offset and make the database known (DESIGN, fact 10).
+//! 3. Else with a full resync whose snapshot is thrown away; from 7.0 on we ask for an empty one.
+
+use bytes::BytesMut;
+use redis_protocol::resp2::types::BytesFrame;
+
+use crate::observe::{SourceState, SourceStatus};
+use crate::position::{Database, Position};
+use crate::redis::{
+    Connection, InfoText, Psync, RedisError, ReplicaOptions, ServerInfo, SnapshotFraming,
+    SnapshotPart, Target, begin_psync,
+};
+use crate::write_off::put_probe;
+
+/// Why attaching failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The server is not there, or refused something.
+    #[error("{error}{hint}")]
+    Redis {
+        /// What happened.
+        error: RedisError,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// The server can never be a site's local Redis as it is.
+    #[error("the local Redis at {addr} can't be used: {reason}")]
+    Unfit {
+        /// The server.
+        addr: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The server is itself a replica now.
+    #[error(
+        "the local Redis at {addr} is a replica of {master}; redis-duplex needs the master: point \
+         [redis] addr there, or promote this one (REPLICAOF NO ONE)"
+    )]
+    Replica {
+        /// The server.
+        addr: String,
+        /// Its master.
+        master: String,
+    },
+    /// We are told to stop.
+    #[error("stopped while waiting for the local Redis")]
+    Stopped,
+}
+
+impl AttachError {
+    /// Whether waiting can help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Redis { error, .. } => error.is_passing(),
+            Self::Replica { .. } => true,
+            Self::Unfit { .. } | Self::Stopped => false,
+        }
+    }
+}
+
+impl From<RedisError> for AttachError {
+    fn from(error: RedisError) -> Self {
+        let hint = match error.reply() {
+            Some(reply) if reply.starts_with("WRONGPASS") => {
+                ": set [redis] username and password (or password_file) to those of this Redis"
+            }
+            Some(reply) if reply.starts_with("NOAUTH") => {
+                ": this Redis asks for a password: set [redis] password or password_file"
+            }
+            Some(reply) if reply.contains("AUTH") => {
+                ": this Redis has no password for the default user: remove [redis] password"
+            }
+            Some(reply) if reply.starts_with("NOPERM") => {
+                ": give this user +@all ~* &* (ACL SETUSER), it must read and write everything"
+            }
+            _ if matches!(error, RedisError::Connect { .. }) => {
+                ": is Redis running there, and is [redis] addr right?"
+            }
+            _ => "",
+        };
+        Self::Redis { error, hint }
+    }
+}
+
+/// Where to resume.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resume {
+    pub position: Position,
+    pub database: Database,
+}
+
+/// How we got onto the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    Free,
+    Again,
+    Full,
+}
+
+impl How {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Free => "at the end of its stream",
+            Self::Again => "where we left off",
+            Self::Full => "by a full resync",
+        }
+    }
+}
+
+/// A connection on which the stream comes.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub connection: Connection,
+    /// What comes next begins behind this.
+    pub position: Position,
+    /// In force there.
+    pub database: Database,
+    pub how: How,
+}
+
+/// Gets onto the stream.
+pub(super) async fn attach(
+    target: &Target,
+    status: &SourceStatus,
+    resume: Option<Resume>,
+) -> Result<Attached, AttachError> {
+    let mut control = Connection::open(target).await?;
+    let server = ServerInfo::ask(&mut control).await?;
+    let addr = target.addr.clone();
+    if let Some(reason) = server.unfit() {
+        return Err(AttachError::Unfit { addr, reason });
+    }
+    if server.info.get("role") == "slave" {
+        let master =
+            format!("{}:{}", server.info.get("master_host"), server.info.get("master_port"));
+        return Err(AttachError::Replica { addr, master });
+    }
+    let mut connection = Connection::open(target).await?;
+    let empty = server.version.is_7_or_later();
+    let options = ReplicaOptions { eof: empty, empty_snapshot: empty, ..Default::default() };
+    let start = match resume {
+        Some(resume) => Some(resume),
+        None => probe(&mut control).await?,
+    };
+    let answer = begin_psync(&mut connection, options, start.map(|start| start.position)).await?;
+    match (answer, start) {
+        (Psync::Continue(replid), Some(start)) => {
+            let replid = replid.unwrap_or(start.position.replid);
+            let position = Position { replid, ..start.position };
+            let how = if resume.is_some() { How::Again } else { How::Free };
+            Ok(Attached { connection, position, database: start.database, how })
+        }
+        (Psync::Continue(_), None) => {
+            Err(connection.unexpected("PSYNC", "+CONTINUE where nothing was to continue").into())
+        }
+        (Psync::FullResync(position), _) => {
+            status.set_state(SourceState::Resyncing);
+            pass_snapshot(&mut connection).await?;
+            // The stream behind a snapshot begins with a SELECT.
+            Ok(Attached { connection, position, database: Database(0), how: How::Full })
+        }
+    }
+}
+
+/// Leaves a probe in the stream, behind the offset that is returned; `None` without a backlog.
+async fn probe(control: &mut Connection) -> Result<Option<Resume>, RedisError> {
+    control.call(&["MULTI"]).await?;
+    control.call(&["INFO", "replication"]).await?;
+    let mut out = BytesMut::new();
+    put_probe(&mut out);
+    control.write(&out).await?;
+    control.reply("HSET").await?;
+    let replies = match control.call(&["EXEC"]).await? {
+        BytesFrame::Array(replies) => replies,
+        other => return Err(control.unexpected("EXEC", format!("{other:?}"))),
+    };
+    let Some(BytesFrame::BulkString(text)) = replies.first() else {
+        return Err(control.unexpected("INFO", "no text"));
+    };
+    let info = InfoText::parse(&String::from_utf8_lossy(text));
+    if info.number("repl_backlog_active") != 1 {
+        return Ok(None);
+    }
+    // The probe was written in database 0, where a new connection stands.
+    Ok(info.position().map(|position| Resume { position, database: Database(0) }))
+}
+
+/// Reads a snapshot and throws it away.
+async fn pass_snapshot(connection: &mut Connection) -> Result<(), RedisError> {
+    let mut framing = SnapshotFraming::default();
+    loop {
+        let part = framing.next(&mut connection.input);
+        match part.map_err(|what| connection.unexpected("PSYNC", what))? {
+            Some(SnapshotPart::End) => return Ok(()),
+            Some(_) => {}
+            None => {
+                // A fork can take long; Redis sends line feeds meanwhile.
+                tokio::time::timeout(super::SILENCE, connection.read())
+                    .await
+                    .map_err(|_| connection.lost(std::io::ErrorKind::TimedOut.into()))??;
+            }
+        }
+    }
+}

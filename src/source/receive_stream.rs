@@ -1,0 +1,127 @@
+//! From bytes of the stream to units in the journal.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Buf, BytesMut};
+
+use super::Source;
+use crate::journal::BlockBuilder;
+use crate::position::{Database, Offset, Position, Seen};
+use crate::resp::{self, Command, Limits, ScanError, Scanner};
+use crate::write_off::{Filter, Mark, Verdict};
+
+/// The state of reading one connection.
+#[derive(Debug)]
+pub(super) struct StreamReceiver {
+    scanner: Scanner,
+    filter: Filter,
+    builder: BlockBuilder,
+    seen: Arc<Seen>,
+    /// Up to where the stream was scanned.
+    scanned: Position,
+    /// The last place between two units, and the database in force there.
+    boundary: (Offset, Database),
+    /// Up to where the stream is in the journal, and the database in force there.
+    journaled: (Offset, Database),
+}
+
+impl StreamReceiver {
+    pub(super) fn new(position: Position, database: Database, seen: Arc<Seen>) -> Self {
+        Self {
+            scanner: Scanner::new(Limits::STREAM),
+            filter: Filter::new(database),
+            builder: BlockBuilder::new(None),
+            seen,
+            scanned: position,
+            boundary: (position.offset, database),
+            journaled: (position.offset, database),
+        }
+    }
+
+    /// The database in force where the journal ends.
+    pub(super) fn journaled_database(&self) -> Database {
+        self.journaled.1
+    }
+
+    /// Takes all whole commands off `input`, and puts the units that are whole into the journal.
+    /// Whether the master asked for an acknowledgement.
+    pub(super) fn take(&mut self, input: &mut BytesMut, to: &Source) -> Result<bool, ScanError> {
+        let mut asked = false;
+        let mut scanner = std::mem::replace(&mut self.scanner, Scanner::new(Limits::STREAM));
+        let mut start = 0;
+        let result = loop {
+            match scanner.scan(&input[start..]) {
+                Ok(Some(command)) => {
+                    start += command.raw().len();
+                    self.scanned.offset.0 += command.raw().len() as u64;
+                    asked |=
+                        command.is("REPLCONF") && command.arg(1).eq_ignore_ascii_case(b"GETACK");
+                    self.take_command(command, to);
+                }
+                Ok(None) => break Ok(asked),
+                Err(error) => break Err(error),
+            }
+        };
+        self.scanner = scanner;
+        if start > 0 {
+            input.advance(start);
+            to.status.stream_bytes.fetch_add(start as u64, Ordering::Relaxed);
+            self.write_journal(to);
+            if self.filter.take_checkpoint_touched() {
+                to.checkpoint_touched.send_modify(|count| *count += 1);
+            }
+        }
+        result
+    }
+
+    fn take_command(&mut self, command: Command<'_>, to: &Source) {
+        let database = self.filter.database();
+        let (end, raw) = (self.scanned.offset, command.raw());
+        match self.filter.judge(command) {
+            Verdict::Skip => {}
+            Verdict::Unit(text) => {
+                let raw = text.as_deref().unwrap_or(raw);
+                self.builder.unit(database, raw, end, &self.seen);
+            }
+            Verdict::Begin(text) => self.builder.begin(database, text.as_deref().unwrap_or(raw)),
+            Verdict::More(text) => self.builder.more(text.as_deref().unwrap_or(raw)),
+            Verdict::End => self.builder.end(self.filter.database(), end, &self.seen),
+            Verdict::Echo(mark) => self.take_echo(&mark, to),
+        }
+        if self.filter.is_between_units() {
+            self.boundary = (end, self.filter.database());
+        }
+    }
+
+    fn take_echo(&mut self, mark: &Mark, to: &Source) {
+        to.write_off.settle(mark.tag);
+        to.status.echoes.fetch_add(1, Ordering::Relaxed);
+        if let Some(position) = mark.checkpoint {
+            self.seen = Arc::new(self.seen.with(&mark.site, position));
+        }
+    }
+
+    /// While a transaction is open its bytes wait in the builder, and with them what came before.
+    fn write_journal(&mut self, to: &Source) {
+        if self.builder.is_open() || self.boundary.0 == self.journaled.0 {
+            return;
+        }
+        let replid = self.scanned.replid;
+        let block = (!self.builder.is_empty())
+            .then(|| self.builder.take(replid, self.journaled.0, self.boundary.0));
+        if let Some(block) = &block {
+            to.status.local_units.fetch_add(block.units.len() as u64, Ordering::Relaxed);
+            to.status.local_bytes.fetch_add(block.payload.len() as u64, Ordering::Relaxed);
+        }
+        to.journal.append(block, Position { replid, offset: self.boundary.0 }, &self.seen);
+        self.journaled = self.boundary;
+    }
+
+    /// The acknowledgement of what is journaled.
+    pub(super) fn ack(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        resp::put_command(&mut out, &["REPLCONF", "ACK", &self.journaled.0.to_string()]);
+        out
+    }
+}

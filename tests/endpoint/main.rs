@@ -1,0 +1,7 @@
+//! The RESP port in front of a real Redis: what clients see is what that Redis would say, and what
+//! they write carries a mark.
+
+mod random;
+mod rules;
+mod server;
+mod stream;

@@ -1,0 +1,16 @@
+//! Tests that run real Redis servers and our real binary, as one crate so that it links once.
+//!
+//! `REDIS_DUPLEX_TEST_SERVER` names the server binary to test with; `./dev matrix` sets it to one
+//! version after the other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests stand outside #[test] functions, and a panic is how a test fails"
+)]
+
+mod facts;
+mod sidecar_works;
+mod support;
+mod support_works;

@@ -1,0 +1,73 @@
+//! Two sites: the setting of most tests.
+
+use std::time::{Duration, Instant};
+
+use super::compare::differences;
+use super::redis_server::RedisServer;
+use super::sidecar::{Builder, Sidecar};
+
+/// Differences shown when two sites don't become equal.
+const SHOWN: usize = 20;
+
+/// Two servers with a sidecar each; sites `a` and `b`, primary `a`.
+#[derive(Debug)]
+pub struct Pair {
+    // Sidecars go first, or they would log that their Redis is lost.
+    pub sidecar_a: Sidecar,
+    pub sidecar_b: Sidecar,
+    pub a: RedisServer,
+    pub b: RedisServer,
+}
+
+impl Pair {
+    /// Two empty sites.
+    pub fn start() -> Self {
+        Self::start_with(|_, _| {}, |builder| builder)
+    }
+
+    /// Two sites; `preload` fills the servers before the sidecars start, `configure` is called for
+    /// each sidecar.
+    pub fn start_with(
+        preload: impl FnOnce(&RedisServer, &RedisServer),
+        configure: impl Fn(Builder) -> Builder,
+    ) -> Self {
+        let (a, b) = (RedisServer::start(), RedisServer::start());
+        preload(&a, &b);
+        let (for_a, for_b) = (Builder::new("a", &a), Builder::new("b", &b));
+        let (addr_a, addr_b) = (for_a.addr(), for_b.addr());
+        // The first is not waited for: it may be ready only when it has reached its peer.
+        let mut sidecar_a = configure(for_a.peer("b", &addr_b)).start_without_waiting();
+        let sidecar_b = configure(for_b.peer("a", &addr_a)).start();
+        sidecar_a.wait_ready();
+        Self { sidecar_a, sidecar_b, a, b }
+    }
+
+    /// Waits until both servers hold the same, and panics with the first differences if that is
+    /// not so within `limit`.
+    #[track_caller]
+    pub fn wait_equal(&self, limit: Duration) {
+        wait_equal(&self.a, &self.b, limit);
+    }
+}
+
+/// Waits until two servers hold the same, twice in a row: units of a burst that are still under
+/// way would else be missed when both sides happen to agree.
+#[track_caller]
+pub fn wait_equal(a: &RedisServer, b: &RedisServer, limit: Duration) {
+    let began = Instant::now();
+    let mut equal = 0;
+    loop {
+        let found = differences(a, b);
+        equal = if found.is_empty() { equal + 1 } else { 0 };
+        if equal == 2 {
+            return;
+        }
+        assert!(
+            began.elapsed() < limit || found.is_empty(),
+            "after {limit:?} the servers differ in {} places:\n{}",
+            found.len(),
+            found[..found.len().min(SHOWN)].join("\n")
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

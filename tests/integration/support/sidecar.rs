@@ -1,0 +1,282 @@
+//! Our real binary, in a directory of its own.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use redis::Connection;
+use tempfile::TempDir;
+
+use super::ports::Port;
+use super::process::Process;
+use super::redis_server::{RedisServer, connect, info_fields};
+use super::{PATIENCE, eventually};
+
+/// Lines of the log shown when a test fails.
+const LOG_TAIL: usize = 60;
+
+/// What a sidecar is to be; [`start`](Self::start) makes it so.
+#[derive(Debug)]
+pub struct Builder {
+    site: String,
+    redis: String,
+    primary: String,
+    listen: Port,
+    http: Port,
+    peers: String,
+    top: String,
+    tables: String,
+}
+
+impl Builder {
+    /// A sidecar of site `site` beside `redis`, with no peer; the primary site is `a`.
+    pub fn new(site: &str, redis: &RedisServer) -> Self {
+        Self {
+            site: site.to_string(),
+            redis: redis.addr(),
+            primary: "a".to_string(),
+            listen: Port::free(),
+            http: Port::free(),
+            peers: String::new(),
+            top: String::new(),
+            tables: String::new(),
+        }
+    }
+
+    /// Where it will listen for RESP; known before it starts, for the configuration of its peer.
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.listen.number())
+    }
+
+    /// Reaches its Redis at another address, such as a relay's.
+    pub fn redis_addr(mut self, addr: &str) -> Self {
+        self.redis = addr.to_string();
+        self
+    }
+
+    /// Adds a peer, reached at `addr`.
+    pub fn peer(mut self, site: &str, addr: &str) -> Self {
+        write!(self.peers, "\n[[peer]]\nsite = \"{site}\"\naddr = \"{addr}\"\n").expect("a string");
+        self
+    }
+
+    /// Names another primary site than `a`.
+    pub fn primary(mut self, site: &str) -> Self {
+        self.primary = site.to_string();
+        self
+    }
+
+    /// Adds lines to a table of the configuration: `.setting("apply", "batch_commands = 1")`.
+    /// `redis`, `listen`, `journal` and `conflict` have lines already and take more; a table
+    /// named like `[user]` becomes an entry of a list.
+    pub fn setting(mut self, table: &str, lines: &str) -> Self {
+        writeln!(self.tables, "{table}\t{}", lines.replace('\n', "\t")).expect("a string");
+        self
+    }
+
+    /// Adds lines before the first table.
+    pub fn top(mut self, lines: &str) -> Self {
+        self.top.push_str(lines);
+        self.top.push('\n');
+        self
+    }
+
+    /// Starts it and returns when its port answers PING.
+    pub fn start(self) -> Sidecar {
+        let mut sidecar = self.start_without_waiting();
+        sidecar.wait_ready();
+        sidecar
+    }
+
+    /// Starts it and returns at once, for a sidecar that can't be ready yet.
+    pub fn start_without_waiting(self) -> Sidecar {
+        let dir = TempDir::new().expect("temporary directory");
+        let config = dir.path().join("config.toml");
+        std::fs::write(&config, self.config(&dir.path().join("journal"))).expect("config written");
+        let log = dir.path().join("log");
+        let process = spawn(&config, &log);
+        let Self { listen, http, .. } = self;
+        Sidecar { process, listen, http, config, log, allowed: Vec::new(), _dir: dir }
+    }
+
+    /// The configuration file's text.
+    fn config(&self, journal: &Path) -> String {
+        let base = [
+            ("redis", format!("addr = \"{}\"", self.redis)),
+            (
+                "listen",
+                format!("addr = \"{}\"\thttp = \"127.0.0.1:{}\"", self.addr(), self.http.number()),
+            ),
+            ("journal", format!("dir = \"{}\"", journal.display())),
+            ("conflict", format!("primary = \"{}\"", self.primary)),
+        ];
+        let extra = self.tables.lines().filter_map(|line| line.split_once('\t'));
+        let mut tables: Vec<(&str, String)> = base.into_iter().collect();
+        for (name, lines) in extra {
+            match tables.iter_mut().find(|(other, _)| *other == name && !name.starts_with('[')) {
+                Some((_, present)) => *present = format!("{present}\t{lines}"),
+                None => tables.push((name, lines.to_string())),
+            }
+        }
+        let mut text = format!("site = \"{}\"\n{}", self.site, self.top);
+        for (name, lines) in tables {
+            write!(text, "\n[{name}]\n{}\n", lines.replace('\t', "\n")).expect("a string");
+        }
+        text + &self.peers
+    }
+}
+
+/// A running sidecar; killed when dropped, and then its log must hold no WARN and no ERROR but
+/// those that the test declared.
+#[derive(Debug)]
+pub struct Sidecar {
+    process: Process,
+    listen: Port,
+    http: Port,
+    config: PathBuf,
+    log: PathBuf,
+    allowed: Vec<String>,
+    _dir: TempDir,
+}
+
+impl Sidecar {
+    /// `127.0.0.1:<port>` of its RESP port.
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.listen.number())
+    }
+
+    /// A new connection to its RESP port.
+    pub fn client(&self) -> Connection {
+        connect(self.listen.number(), 0).expect("the sidecar takes a connection")
+    }
+
+    /// Declares that the log may hold warnings and errors with this text in them.
+    pub fn allow_log(&mut self, part: &str) {
+        self.allowed.push(part.to_string());
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The fields of `INFO duplex`.
+    pub fn info_duplex(&self) -> HashMap<String, String> {
+        let text: String = redis::cmd("INFO")
+            .arg("duplex")
+            .query(&mut self.client())
+            .expect("INFO duplex answers");
+        info_fields(&text)
+    }
+
+    /// The status line and body of `GET path` on its HTTP port.
+    pub fn http_get(&self, path: &str) -> (String, String) {
+        let mut socket =
+            TcpStream::connect(("127.0.0.1", self.http.number())).expect("HTTP port is open");
+        socket.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .expect("request sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("answer read");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+        (head.lines().next().unwrap_or_default().to_string(), body.to_string())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM; it must end by itself, with exit code 0.
+    pub fn stop(&mut self) {
+        let status = self.process.stop();
+        assert!(status.success(), "the sidecar ended with {status}: {}", self.tail());
+    }
+
+    /// SIGSTOP: connections stay, nothing answers.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// Starts it again on the same ports, journal and configuration, after [`kill`](Self::kill) or
+    /// [`stop`](Self::stop); kills it if it still runs. Returns when it is ready.
+    pub fn restart(&mut self) {
+        if self.process.ended().is_none() {
+            self.process.kill();
+        }
+        self.process = spawn(&self.config, &self.log);
+        self.wait_ready();
+    }
+
+    /// Waits until its port answers PING.
+    pub fn wait_ready(&mut self) {
+        eventually("the sidecar to answer PING", PATIENCE, || {
+            if let Some(status) = self.process.ended() {
+                panic!("the sidecar ended with {status}: {}", self.tail());
+            }
+            let pong = connect(self.listen.number(), 0)
+                .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+            pong.is_ok_and(|pong| pong == "PONG")
+        });
+    }
+
+    fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
+    }
+
+    fn undeclared(&self) -> Vec<String> {
+        let log = self.log();
+        let alarms = log.lines().filter(|line| is_alarm(line));
+        let declared = |line: &str| self.allowed.iter().any(|part| line.contains(part));
+        alarms.filter(|line| !declared(line)).map(ToString::to_string).collect()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        if self.process.ended().is_none() {
+            self.process.kill();
+        }
+        if std::thread::panicking() {
+            eprintln!("the end of the log of {}:\n{}", self.addr(), self.tail());
+            return;
+        }
+        let undeclared = self.undeclared();
+        assert!(
+            undeclared.is_empty(),
+            "the log holds warnings or errors that the test did not declare by allow_log:\n{}",
+            undeclared.join("\n")
+        );
+    }
+}
+
+/// Whether a line of the log, text or JSON, is a warning, an error or a panic.
+pub fn is_alarm(line: &str) -> bool {
+    let text =
+        ["WARN", "ERROR"].iter().any(|level| line.split_whitespace().any(|word| word == *level));
+    let json =
+        ["\"level\":\"WARN\"", "\"level\":\"ERROR\""].iter().any(|level| line.contains(level));
+    text || json || line.contains("panicked at")
+}
+
+fn spawn(config: &Path, log: &Path) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-duplex"));
+    // Colour codes around the level would hide it from the check of the log.
+    command.arg("run").arg("-c").arg(config).env("NO_COLOR", "1");
+    Process::spawn(&mut command, log)
+}
