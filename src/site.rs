@@ -1,7 +1,10 @@
 //! The one place that knows all stages: it builds them, wires them together and ends them.
 
+mod inspection;
+
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use parking_lot::Mutex;
@@ -14,14 +17,16 @@ use tracing::info;
 use crate::apply::ApplySetup;
 use crate::clock::Clock;
 use crate::config::{Config, Peer};
-use crate::feed::{Feed, Followers};
+use crate::endpoint::{self, CommandTable, Endpoint, SessionEnd};
+use crate::feed::{Feed, Followers, ReplicaWish};
 use crate::journal::Journal;
 use crate::link::Link;
-use crate::observe::{LinkStatus, Problems, SourceStatus};
+use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
 use crate::pairing::Pairing;
-use crate::redis::Target;
+use crate::redis::{Connection, Target};
 use crate::source::{AttachError, Source};
 use crate::write_off::WriteOffSet;
+use inspection::Inspection;
 
 /// How often followers are sent a PING: Redis's own `repl-ping-replica-period`.
 const PING_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
@@ -54,6 +59,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         Err(AttachError::Stopped) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    let mut local = Connection::open(&target).await?;
+    let table = CommandTable::load(&mut local).await?;
+    drop(local);
     let tasks = TaskTracker::new();
     let followers = Followers::default();
     let links: Vec<_> = config
@@ -80,59 +88,40 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         heartbeat: config.link.heartbeat,
         timeout: config.link.timeout,
     });
+    let board = Arc::new(Board {
+        site: config.site.clone(),
+        primary: config.conflict.primary.clone(),
+        started: Instant::now(),
+        journal: journal.clone(),
+        write_off: write_off.clone(),
+        source: source.status.clone(),
+        links: links.iter().map(|(_, _, status)| status.clone()).collect(),
+        followers,
+        problems: problems.clone(),
+    });
+    let inspection = Arc::new(Inspection(board.clone()));
     {
         let stop = stop.clone();
         tasks.spawn(async move { source.run(running, stop).await });
     }
     {
-        let (feed, stop, tracker) = (feed.clone(), stop.clone(), tasks.clone());
+        let (listener, stop) = (listener, stop.clone());
+        let endpoint = Endpoint::new(&config, table, write_off.clone(), inspection);
+        let served = stop.clone();
+        let hand_over = move |end| {
+            let (feed, stop) = (feed.clone(), served.clone());
+            async move { take_over(&feed, end, stop).await }
+        };
+        tasks.spawn(async move { endpoint::serve(listener, endpoint, hand_over, stop).await });
+    }
+    if let Some(addr) = &config.listen.http {
+        let listener = TcpListener::bind(addr)
+            .await
+            .with_context(|| format!("can't listen on {addr} ([listen] http)"))?;
+        let (board, stop, problems) = (board.clone(), stop.clone(), problems.clone());
         tasks.spawn(async move {
-            loop {
-                let accepted =
-                    tokio::select! { () = stop.cancelled() => return, a = listener.accept() => a };
-                let Ok((mut stream, peer)) = accepted else { continue };
-                let (feed, stop) = (feed.clone(), stop.clone());
-                tracker.spawn(async move {
-                    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-                    let mut input = bytes::BytesMut::new();
-                    let mut parser = crate::resp::RequestParser::new(crate::resp::Limits::CLIENT);
-                    let mut eof = false;
-                    loop {
-                        while let Ok(Some(request)) = parser.parse(&mut input) {
-                            if request.is("DUPLEX") {
-                                return feed.serve_peer(stream, request, stop).await;
-                            }
-                            if request.is("PSYNC") {
-                                let from = std::str::from_utf8(request.arg(1))
-                                    .ok()
-                                    .and_then(|t| t.parse().ok());
-                                let at = std::str::from_utf8(request.arg(2))
-                                    .ok()
-                                    .and_then(|t| t.parse().ok());
-                                let wish = crate::feed::ReplicaWish {
-                                    from: from.zip(at),
-                                    sync: false,
-                                    eof,
-                                    psync2: true,
-                                    snapshot_only: false,
-                                    port: 0,
-                                    address: "x".into(),
-                                    peer,
-                                };
-                                return feed.serve_replica(stream, input, wish, stop).await;
-                            }
-                            if request.args().any(|a| a == b"eof") {
-                                eof = true;
-                            }
-                            let reply: &[u8] =
-                                if request.is("PING") { b"+PONG\r\n" } else { b"+OK\r\n" };
-                            let _ = stream.write_all(reply).await;
-                        }
-                        if stream.read_buf(&mut input).await.unwrap_or(0) == 0 {
-                            return;
-                        }
-                    }
-                });
+            if let Err(error) = observe::serve(listener, board, stop).await {
+                problems.add("http", error.to_string());
             }
         });
     }
@@ -164,6 +153,27 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+/// A connection that turned out to be a replica's or a peer's goes to the feed.
+async fn take_over(feed: &Arc<Feed>, end: SessionEnd, stop: CancellationToken) {
+    match end {
+        SessionEnd::Closed => {}
+        SessionEnd::Peer { stream, request, .. } => feed.serve_peer(stream, request, stop).await,
+        SessionEnd::Replica { stream, input, wish } => {
+            let wish = ReplicaWish {
+                from: wish.from,
+                sync: wish.sync,
+                eof: wish.eof,
+                psync2: wish.psync2,
+                snapshot_only: wish.snapshot_only,
+                port: wish.port,
+                address: wish.address,
+                peer: wish.peer,
+            };
+            feed.serve_replica(stream, input, wish, stop).await;
+        }
+    }
 }
 
 struct Shared<'a> {
