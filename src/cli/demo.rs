@@ -62,6 +62,12 @@ impl Demo {
             played = self.play(&mut stage, &mut screen) => played,
             signal = signals.next() => Err(ended(signal)),
         };
+        if !matches!(played, Ok(true)) {
+            // Their logs go with the directory.
+            for line in stage.complaints() {
+                screen.text(&line).context("stdout")?;
+            }
+        }
         let stopped = stage.stop().await;
         let proven = played?;
         stopped?;
@@ -148,7 +154,9 @@ impl Demo {
             done = write => done?,
             failed = show => return failed,
         }
-        Ok([writer_a.units(), writer_b.units()])
+        let units = [writer_a.units(), writer_b.units()];
+        screen.live(&progress(units, before, watch.sample().await?))?;
+        Ok(units)
     }
 }
 

@@ -119,7 +119,8 @@ fn result(a: &str, b: &str, report: &Report) -> String {
     if !report.differences.is_empty() {
         let all = report.different + report.only_a + report.only_b;
         let shown = number(report.differences.len() as u64);
-        text += &format!("\ndifferences ({shown} of {} shown)\n", number(all));
+        let header = format!("\ndifferences ({shown} of {} shown)\n", number(all));
+        text.push_str(&header);
         let lines = report.differences.iter().map(|difference| format!("  {difference}\n"));
         text.extend(lines);
     }

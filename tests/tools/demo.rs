@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use redis_duplex::cli::demo::{Stage, Writer, count_keys, fill, find_redis_server, stream_offset};
+use redis_duplex::cli::demo::{Stage, Watch, Writer, count_keys, fill, find_redis_server};
 use redis_duplex::redis::{Connection, Target};
+use redis_duplex::resp::{Limits, Scanner};
 use redis_duplex::verify::{Options, verify};
 
 use crate::command_line::{eventually, program, signal};
@@ -41,27 +42,104 @@ async fn both_sides_are_filled_with_different_data() {
     stage.stop().await.unwrap();
 }
 
+/// Units in an append-only file, which gets the same commands as the replication stream.
+fn units_in(file: &Path) -> u64 {
+    let bytes = std::fs::read(file).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut scanner = Scanner::new(Limits::STREAM);
+    let (mut units, mut in_transaction) = (0, false);
+    while let Some(command) = scanner.scan(rest).unwrap() {
+        let length = command.raw().len();
+        if command.is("MULTI") {
+            in_transaction = true;
+        } else if command.is("EXEC") {
+            in_transaction = false;
+            units += 1;
+        } else if !in_transaction && !command.is("SELECT") {
+            units += 1;
+        }
+        rest = &rest[length..];
+    }
+    units
+}
+
 #[tokio::test]
-async fn each_step_of_a_writer_takes_effect() {
-    let server = Server::start();
-    // Without a replica there is no stream.
-    let (host, port) = server.addr.split_once(':').unwrap();
-    let _replica = Server::start_with(&["--replicaof", &format!("{host} {port}")]);
+async fn each_step_of_a_writer_is_exactly_one_unit() {
+    let options = ["--appendonly", "yes", "--appendfsync", "always"];
+    let server = Server::start_with(&options);
+    let file = server.directory.path().join("appendonlydir/appendonly.aof.1.incr.aof");
     let mut redis = Connection::open(&server.target()).await.unwrap();
-    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
     let mut writer = Writer::new("a");
-    while stream_offset(&mut redis).await.unwrap() == 0 {
-        assert!(tokio::time::Instant::now() < limit);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let mut before = stream_offset(&mut redis).await.unwrap();
-    for step in 0..18 * 60 {
+    for step in 0..18 * 3 {
         writer.batch(1).send(&mut redis).await.unwrap();
-        let after = stream_offset(&mut redis).await.unwrap();
-        assert!(after > before, "step {} had no effect", step % 18);
-        before = after;
+        assert_eq!(units_in(&file), step + 1, "step {}", step % 18);
     }
-    assert_eq!(writer.units(), 18 * 60);
+    for _ in 0..20 {
+        writer.batch(18 * 10 + 7).send(&mut redis).await.unwrap();
+        assert_eq!(units_in(&file), writer.units());
+    }
+}
+
+#[tokio::test]
+async fn two_sidecars_come_in_sync_and_tell_of_it() {
+    let mut stage = stage().await;
+    stage.start_sidecars(Path::new(env!("CARGO_BIN_EXE_redis-duplex"))).unwrap();
+    let mut told = Vec::new();
+    let in_sync = Watch::until_in_sync(&mut stage, |states| {
+        told.push(states.map(str::to_owned));
+        Ok(())
+    });
+    let mut watch = in_sync.await.unwrap();
+    assert_eq!(told.last().unwrap(), &["streaming", "streaming"]);
+    let [at_a, _] = watch.until_quiet(|_| true).await.unwrap();
+    assert_eq!((at_a.local_units, at_a.pending), (0, 0));
+
+    let addr = &stage.sides[0].sidecar;
+    let output = program().args(["status", addr]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("site         a (primary: a)"), "{text}");
+    assert!(text.contains("  state                 streaming"), "{text}");
+
+    let mut sidecar = Connection::open(&Target::open(addr)).await.unwrap();
+    for command in ["HELP", "STATUS", "LINKS", "WRITEOFF", "CHECKPOINTS", "JOURNAL", "ERRORS"] {
+        sidecar.call(&["DUPLEX", command]).await.unwrap();
+    }
+    let error = sidecar.call(&["DUPLEX", "nosuch"]).await.unwrap_err();
+    let reply = "ERR unknown subcommand 'NOSUCH'. Try DUPLEX HELP.";
+    assert_eq!(error.reply(), Some(reply));
+    assert_eq!(stage.complaints(), Vec::<String>::new());
+    stage.stop().await.unwrap();
+}
+
+#[test]
+fn the_demo_proves_everything_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = program()
+        .args(["demo", "--seconds", "1", "--rate", "500"])
+        .env("TMPDIR", directory.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}{:?}", String::from_utf8(output.stderr));
+    assert_eq!(text.lines().filter(|line| line.starts_with("yes  ")).count(), 6, "{text}");
+    assert!(text.contains("looped 0 ") && text.contains("a 0, b 0"), "{text}");
+    assert!(!text.contains('\x1b'), "{text}");
+    assert!(processes_in(directory.path()).is_empty());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+/// Processes that run in or name this directory.
+fn processes_in(directory: &Path) -> Vec<u32> {
+    let name = directory.to_str().unwrap();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let of_it = |id: &u32| {
+        let link = std::fs::read_link(format!("/proc/{id}/cwd"));
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let names = String::from_utf8_lossy(&line).contains(name);
+        runs(*id) && (names || link.is_ok_and(|path| path.to_string_lossy().starts_with(name)))
+    };
+    ids.filter(of_it).collect()
 }
 
 #[tokio::test]
@@ -108,25 +186,15 @@ fn an_interrupted_demo_leaves_nothing() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut first = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-    assert!(first.starts_with("Two stock Redis"), "{first}");
-    let ours = || -> Vec<u32> {
-        let name = directory.path().to_str().unwrap();
-        let all = std::fs::read_dir("/proc").unwrap().flatten();
-        let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let of_it = |id: &u32| {
-            let link = std::fs::read_link(format!("/proc/{id}/cwd"));
-            runs(*id) && link.is_ok_and(|path| path.to_string_lossy().starts_with(name))
-        };
-        ids.filter(of_it).collect()
-    };
-    assert_eq!(ours().len(), 2);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("In sync")));
+    assert_eq!(processes_in(directory.path()).len(), 4);
     signal(&child, "-INT", 2);
+    drop(lines.by_ref().count());
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("error: ended by SIGINT"), "{text}");
-    assert!(ours().is_empty());
+    assert!(processes_in(directory.path()).is_empty());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

@@ -17,7 +17,7 @@ use crate::redis::{Connection, Target};
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// Pause between two looks at something that is awaited.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
-/// Lines of a log that an error shows.
+/// Lines of a log that are shown when something went wrong.
 const LOG_LINES: usize = 5;
 
 /// One process with its log.
@@ -47,10 +47,16 @@ impl Process {
         let Some(status) = self.child.try_wait().context("can't look at a child process")? else {
             return Ok(());
         };
+        let end = self.last_lines(|_| true).join(" | ");
+        bail!("{} ended with {status}; the end of its log: {end}", self.name)
+    }
+
+    fn last_lines(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<_> = log.lines().rev().take(LOG_LINES).collect();
-        let end: Vec<_> = lines.into_iter().rev().collect();
-        bail!("{} ended with {status}; the end of its log: {}", self.name, end.join(" | "))
+        let lines = log.lines().filter(|line| wanted(line)).rev().take(LOG_LINES);
+        let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+        lines.reverse();
+        lines
     }
 }
 
@@ -150,6 +156,16 @@ impl Stage {
     /// An error if a process is not running any more.
     pub fn check(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().try_for_each(Process::check)
+    }
+
+    /// The last warnings and errors that the processes logged, each with whose it is.
+    pub fn complaints(&self) -> Vec<String> {
+        let is_complaint = |line: &str| line.contains(" WARN ") || line.contains(" ERROR ");
+        let of = |process: &Process| {
+            let lines = process.last_lines(is_complaint);
+            lines.into_iter().map(|line| format!("{}: {line}", process.name)).collect::<Vec<_>>()
+        };
+        self.processes.iter().flat_map(of).collect()
     }
 
     /// The directory that holds everything.

@@ -118,12 +118,16 @@ impl Watch {
     }
 }
 
-/// A connection to a sidecar, and the state of its link to `peer`.
+/// A connection to a sidecar, and what its link to `peer` is doing.
 async fn link(side: &Side, peer: &str) -> Result<(Connection, String), RedisError> {
     let mut connection = Connection::open(&Target::open(&side.sidecar)).await?;
     let info = duplex_info(&mut connection).await?;
-    let state = info.get(&format!("link_{peer}_state")).to_owned();
-    Ok((connection, state))
+    let field = |name: &str| info.get(&format!("link_{peer}_{name}")).to_owned();
+    let doing = match field("reason") {
+        reason if reason.is_empty() => field("state"),
+        reason => format!("{}: {reason}", field("state")),
+    };
+    Ok((connection, doing))
 }
 
 /// Where a Redis's stream stands, in bytes.
