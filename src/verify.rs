@@ -2,8 +2,9 @@
 //!
 //! Keys are walked by SCAN, first those at A (each compared with B), then those at B (which of them
 //! are not at A). Equal DUMP payloads are equal; others are compared in canonical form. What
-//! differs is looked at again after a pause, since data moves. In memory are one batch of keys with
-//! their payloads, and a bounded list of keys to look at again.
+//! differs is looked at again after a pause, since data moves. In memory are one batch of keys,
+//! payloads of about 8 MiB a side (or one value, if it is larger), and a bounded list of keys to
+//! look at again.
 
 mod functions;
 mod side;
@@ -22,6 +23,12 @@ use side::{Dumped, Side};
 
 /// Keys that wait for another look. More than these are looked at in between.
 const MAX_SUSPECTS: usize = 16 * 1024;
+/// Payloads of one round trip: below the first fewer keys than could be were asked for together,
+/// from the second on too many, in bytes.
+const SMALL_PAYLOADS: usize = 1 << 20;
+const LARGE_PAYLOADS: usize = 8 << 20;
+/// Keys asked for together at first, when nothing is known of their sizes.
+const FIRST_TOGETHER: usize = 16;
 /// How much two expiry times may differ, in milliseconds.
 const EXPIRY_TOLERANCE: i64 = 1;
 /// The same where a server before 7.0 only tells what is left and not the moment: its clock is
@@ -150,6 +157,7 @@ pub async fn verify(
         b,
         options,
         suspects: BTreeSet::new(),
+        together: FIRST_TOGETHER.min(options.batch),
         report: Report::default(),
         seen,
         progress,
@@ -163,6 +171,8 @@ struct Comparison<'a, P> {
     options: &'a Options,
     /// In order of databases, so that a second look selects each once.
     suspects: BTreeSet<(Database, Bytes)>,
+    /// Keys whose payloads are asked for together.
+    together: usize,
     report: Report,
     seen: Progress,
     progress: P,
@@ -299,10 +309,32 @@ impl<P: FnMut(Progress)> Comparison<'_, P> {
         Ok(still)
     }
 
-    /// Compares keys of the selected database.
+    /// Compares keys of the selected database, fewer at once where values are large.
     async fn compare(&mut self, keys: &[Bytes]) -> Result<Vec<Outcome>, RedisError> {
-        let (in_a, in_b) = tokio::try_join!(self.a.dump(keys), self.b.dump(keys))?;
         let mut outcomes = Vec::with_capacity(keys.len());
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.together.clamp(1, rest.len()));
+            let bytes = self.compare_together(now, &mut outcomes).await?;
+            self.together = match bytes {
+                0..SMALL_PAYLOADS => (self.together * 2).min(self.options.batch),
+                SMALL_PAYLOADS..LARGE_PAYLOADS => self.together,
+                _ => self.together / 2,
+            }
+            .max(1);
+            rest = later;
+        }
+        Ok(outcomes)
+    }
+
+    /// Compares keys in one round trip; how many bytes A's payloads had.
+    async fn compare_together(
+        &mut self,
+        keys: &[Bytes],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<usize, RedisError> {
+        let (in_a, in_b) = tokio::try_join!(self.a.dump(keys), self.b.dump(keys))?;
+        let bytes = in_a.iter().filter_map(|dumped| dumped.value.as_ref()).map(Bytes::len).sum();
         for (key, (a, b)) in keys.iter().zip(in_a.into_iter().zip(in_b)) {
             outcomes.push(match (&a.value, &b.value) {
                 (None, None) => Outcome::Gone,
@@ -315,7 +347,7 @@ impl<P: FnMut(Progress)> Comparison<'_, P> {
                 },
             });
         }
-        Ok(outcomes)
+        Ok(bytes)
     }
 
     async fn values(&mut self, key: &Bytes) -> Result<Option<String>, RedisError> {

@@ -190,7 +190,7 @@ fn an_interrupted_demo_leaves_nothing() {
     assert!(lines.any(|line| line.starts_with("In sync")));
     assert_eq!(processes_in(directory.path()).len(), 4);
     signal(&child, "-INT", 2);
-    drop(lines.by_ref().count());
+    let _ = lines.by_ref().count();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");

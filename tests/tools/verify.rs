@@ -172,6 +172,23 @@ async fn streams_are_compared_with_groups_and_pending_entries() {
 }
 
 #[tokio::test]
+async fn large_values_among_small_ones_are_all_compared() {
+    let (mut a, mut b) = (Server::start(), Server::start());
+    for key in 0..400 {
+        let size = if key % 3 == 0 { 200_000 } else { 10 };
+        let mut value = vec![b'x'; size];
+        redis::cmd("SET").arg(key).arg(&value).exec(&mut a.connection).unwrap();
+        value[size - 1] = if key % 100 == 0 { b'y' } else { b'x' };
+        redis::cmd("SET").arg(key).arg(&value).exec(&mut b.connection).unwrap();
+    }
+    let report = compare(&a, &b).await;
+    assert_eq!((report.equal, report.different), (396, 4), "{:?}", words(&report));
+    assert!(
+        words(&report)[0].contains("strings of 200000 and 200000 bytes differ from byte 199999")
+    );
+}
+
+#[tokio::test]
 async fn function_libraries_count_like_keys() {
     let (mut a, mut b) = (Server::start(), Server::start());
     let load = |server: &mut Server, name: &str, result: u8| {
