@@ -5,17 +5,19 @@ mod commands;
 mod http;
 mod info;
 mod metrics;
+mod reading;
 mod status;
 pub mod text;
 
-pub use board::{
-    Board, FollowerReading, JournalReading, LinkReading, Reading, SnapshotReading, SourceReading,
-    WriteOffReading,
-};
+pub use board::Board;
 pub use commands::{UnknownCommand, duplex};
 pub use http::serve;
 pub use info::info_duplex;
 pub use metrics::Metrics;
+pub use reading::{
+    FollowerReading, JournalReading, LinkReading, Reading, SnapshotReading, SourceReading,
+    WriteOffReading,
+};
 pub use status::{
     FollowerStatus, LinkState, LinkStatus, Problem, Problems, Snapshot, SourceState, SourceStatus,
 };

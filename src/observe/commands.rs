@@ -1,6 +1,7 @@
 //! The inspection commands `DUPLEX ..`: texts for people.
 
-use super::board::{Board, LinkReading, Reading};
+use super::board::Board;
+use super::reading::{LinkReading, Reading};
 use super::text::{bar, bytes, millis, number, pairs, seconds, table};
 use crate::clock::unix_millis;
 

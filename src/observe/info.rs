@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use super::board::{LinkReading, Reading};
+use super::reading::{LinkReading, Reading};
 
 /// The text of `INFO duplex`: a header and lines `field:value`, each ended by CR LF.
 ///

@@ -11,7 +11,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::board::{Board, LinkReading, Reading};
+use super::board::Board;
+use super::reading::{LinkReading, Reading};
 
 /// The states of the source, each a series.
 const SOURCE_STATES: [&str; 3] = ["connecting", "resyncing", "online"];

@@ -134,10 +134,10 @@ fn processes_in(directory: &Path) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let of_it = |id: &u32| {
-        let link = std::fs::read_link(format!("/proc/{id}/cwd"));
-        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        let names = String::from_utf8_lossy(&line).contains(name);
-        runs(*id) && (names || link.is_ok_and(|path| path.to_string_lossy().starts_with(name)))
+        let cwd = std::fs::read_link(format!("/proc/{id}/cwd"));
+        let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let names = String::from_utf8_lossy(&arguments).contains(name);
+        runs(*id) && (names || cwd.is_ok_and(|path| path.to_string_lossy().starts_with(name)))
     };
     ids.filter(of_it).collect()
 }
