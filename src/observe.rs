@@ -1,7 +1,21 @@
 //! What people and machines can see of a running sidecar.
 
+mod board;
+mod commands;
+mod http;
+mod info;
+mod metrics;
 mod status;
+pub mod text;
 
+pub use board::{
+    Board, FollowerReading, JournalReading, LinkReading, Reading, SnapshotReading, SourceReading,
+    WriteOffReading,
+};
+pub use commands::{UnknownCommand, duplex};
+pub use http::serve;
+pub use info::info_duplex;
+pub use metrics::Metrics;
 pub use status::{
     FollowerStatus, LinkState, LinkStatus, Problem, Problems, Snapshot, SourceState, SourceStatus,
 };

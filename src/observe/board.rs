@@ -1,0 +1,421 @@
+//! All that can be seen of a site: where its numbers live, and one reading of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::{FollowerStatus, LinkState, LinkStatus, Problem, Problems, SourceState, SourceStatus};
+use crate::journal::{Journal, JournalStatus};
+use crate::position::SiteName;
+use crate::write_off::WriteOffSet;
+
+/// Where the stages keep their numbers; put together once at the start.
+#[derive(Debug)]
+pub struct Board {
+    /// This site.
+    pub site: SiteName,
+    /// The site whose data wins, if there are peers.
+    pub primary: Option<SiteName>,
+    /// When the sidecar started.
+    pub started: Instant,
+    /// The journal.
+    pub journal: Arc<Journal>,
+    /// The write-off set.
+    pub write_off: Arc<WriteOffSet>,
+    /// The source.
+    pub source: Arc<SourceStatus>,
+    /// The links, one a peer.
+    pub links: Vec<Arc<LinkStatus>>,
+    /// Who reads from us now.
+    pub followers: Arc<Mutex<Vec<Arc<FollowerStatus>>>>,
+    /// What a person should know of.
+    pub problems: Arc<Problems>,
+}
+
+/// One reading of a [`Board`]. What inspection commands, metrics and HTTP show comes from here, so
+/// that they agree.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reading {
+    /// Version of redis-duplex.
+    pub version: &'static str,
+    /// This site.
+    pub site: String,
+    /// The site whose data wins; empty without peers.
+    pub primary: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// The source.
+    pub source: SourceReading,
+    /// The write-off set.
+    pub write_off: WriteOffReading,
+    /// The journal.
+    pub journal: JournalReading,
+    /// The links.
+    pub links: Vec<LinkReading>,
+    /// Who reads from us.
+    pub followers: Vec<FollowerReading>,
+    /// Problems since the start.
+    pub problems: u64,
+}
+
+/// Of the source.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceReading {
+    /// `connecting`, `resyncing` or `online`.
+    pub state: &'static str,
+    /// Why it is not there; empty when nothing failed.
+    pub error: String,
+    /// Attached without a snapshot, from the end of the stream.
+    pub attached_free: u64,
+    /// Attached where it had left off.
+    pub attached_again: u64,
+    /// Attached by a full resync.
+    pub attached_full: u64,
+    /// Bytes of the stream read.
+    pub stream_bytes: u64,
+    /// Local units taken.
+    pub local_units: u64,
+    /// Their bytes.
+    pub local_bytes: u64,
+    /// Echoes dropped.
+    pub echoes: u64,
+}
+
+/// Of the write-off set.
+#[derive(Debug, Clone, Serialize)]
+pub struct WriteOffReading {
+    /// Tags in flight.
+    pub pending: u64,
+    /// Age of the oldest, in milliseconds.
+    pub oldest_ms: u64,
+    /// Whether that is an alarm.
+    pub alarm: bool,
+    /// Tags given out.
+    pub issued: u64,
+    /// Batches written off.
+    pub settled: u64,
+    /// Marks of an earlier session.
+    pub earlier: u64,
+    /// Tags taken out without their mark.
+    pub given_up: u64,
+}
+
+/// Of the journal.
+#[derive(Debug, Clone, Serialize)]
+pub struct JournalReading {
+    /// Id of the local Redis's history.
+    pub replid: String,
+    /// The stream up to here is in the journal, in bytes of the local Redis.
+    pub offset: u64,
+    /// Where the oldest unit begins, likewise.
+    pub first_offset: u64,
+    /// Units taken since the start.
+    pub units: u64,
+    /// Blocks kept.
+    pub blocks: u64,
+    /// Bytes kept.
+    pub bytes: u64,
+    /// Bytes that may be kept.
+    pub max_bytes: u64,
+    /// The id that followers know the history by.
+    pub follower_id: String,
+    /// Where followers' bytes end.
+    pub follower_offset: u64,
+    /// Where followers' bytes begin.
+    pub follower_first_offset: u64,
+}
+
+/// Of one link.
+#[derive(Debug, Clone, Serialize)]
+pub struct LinkReading {
+    /// The peer.
+    pub site: String,
+    /// Its sidecar.
+    pub addr: String,
+    /// `connecting`, `full_sync`, `streaming`, `waiting` or `stopped`.
+    pub state: &'static str,
+    /// Why it is not streaming; empty when there is nothing to say.
+    pub reason: String,
+    /// `<replid>:<offset>` up to where the peer's units are applied; empty before any.
+    pub checkpoint: String,
+    /// The offset in it.
+    pub offset: Option<u64>,
+    /// The peer's stream offset as told last.
+    pub peer_offset: u64,
+    /// How far behind the peer, in milliseconds.
+    pub lag_ms: Option<u64>,
+    /// Units applied.
+    pub units: u64,
+    /// Commands applied.
+    pub commands: u64,
+    /// Bytes applied.
+    pub bytes: u64,
+    /// Batches applied.
+    pub batches: u64,
+    /// Batches sent again.
+    pub retries: u64,
+    /// Commands refused for good.
+    pub errors: u64,
+    /// Sessions begun.
+    pub connects: u64,
+    /// Full syncs begun.
+    pub full_syncs: u64,
+    /// Bytes received and not applied.
+    pub queued_bytes: u64,
+    /// The full sync that runs now.
+    pub snapshot: Option<SnapshotReading>,
+}
+
+/// Of a full sync that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotReading {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Keys read.
+    pub keys: u64,
+    /// Keys that the peer had when it began.
+    pub expected_keys: u64,
+    /// Keys read in a second, on average.
+    pub keys_per_second: u64,
+    /// Seconds to go at this speed; none before the first second.
+    pub eta_seconds: Option<u64>,
+}
+
+/// Of one connection that reads from us.
+#[derive(Debug, Clone, Serialize)]
+pub struct FollowerReading {
+    /// Its address.
+    pub addr: String,
+    /// `replica` or `link <site>`.
+    pub kind: String,
+    /// Up to where it was sent bytes.
+    pub sent: u64,
+    /// What it acknowledged.
+    pub acknowledged: u64,
+}
+
+impl Board {
+    /// Reads all numbers, now. They are read one after the other while work goes on.
+    pub fn read(&self) -> Reading {
+        let followers = self.followers.lock().iter().map(|f| FollowerReading::of(f)).collect();
+        Reading {
+            version: env!("CARGO_PKG_VERSION"),
+            site: self.site.to_string(),
+            primary: self.primary.as_ref().map(ToString::to_string).unwrap_or_default(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            source: SourceReading::of(&self.source),
+            write_off: WriteOffReading::of(&self.write_off),
+            journal: JournalReading::of(&self.journal.status()),
+            links: self.links.iter().map(|link| LinkReading::of(link)).collect(),
+            followers,
+            problems: self.problems.total(),
+        }
+    }
+
+    /// The newest problems, newest first.
+    pub fn newest_problems(&self, count: usize) -> Vec<Problem> {
+        self.problems.newest(count)
+    }
+}
+
+impl Reading {
+    /// Why the site can't be called in sync with all peers; none when it can.
+    pub fn not_ready(&self) -> Option<String> {
+        if self.source.state != "online" {
+            return Some(format!("source is {}{}", self.source.state, tail(&self.source.error)));
+        }
+        let link = self.links.iter().find(|link| link.state != "streaming")?;
+        Some(format!("link {} is {}{}", link.site, link.state, tail(&link.reason)))
+    }
+}
+
+fn tail(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+fn load(number: &AtomicU64) -> u64 {
+    number.load(Ordering::Relaxed)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl SourceReading {
+    fn of(source: &SourceStatus) -> Self {
+        let (state, error) = match source.state() {
+            SourceState::Connecting(error) => ("connecting", error),
+            SourceState::Resyncing => ("resyncing", String::new()),
+            SourceState::Online => ("online", String::new()),
+        };
+        Self {
+            state,
+            error,
+            attached_free: load(&source.attached_free),
+            attached_again: load(&source.attached_again),
+            attached_full: load(&source.attached_full),
+            stream_bytes: load(&source.stream_bytes),
+            local_units: load(&source.local_units),
+            local_bytes: load(&source.local_bytes),
+            echoes: load(&source.echoes),
+        }
+    }
+}
+
+impl WriteOffReading {
+    fn of(set: &WriteOffSet) -> Self {
+        let status = set.status();
+        Self {
+            pending: status.pending as u64,
+            oldest_ms: millis(status.oldest),
+            alarm: status.alarm,
+            issued: status.issued,
+            settled: status.settled,
+            earlier: status.earlier,
+            given_up: status.given_up,
+        }
+    }
+}
+
+impl JournalReading {
+    fn of(status: &JournalStatus) -> Self {
+        Self {
+            replid: status.head.position.replid.to_string(),
+            offset: status.head.position.offset.0,
+            first_offset: status.first.offset.0,
+            units: status.head.units,
+            blocks: status.blocks as u64,
+            bytes: status.bytes as u64,
+            max_bytes: status.max_bytes as u64,
+            follower_id: status.follower_id.to_string(),
+            follower_offset: status.head.follower.0,
+            follower_first_offset: status.first_follower.0,
+        }
+    }
+}
+
+impl LinkReading {
+    fn of(link: &LinkStatus) -> Self {
+        let (state, reason) = match link.state() {
+            LinkState::Connecting(reason) => ("connecting", reason),
+            LinkState::FullSync => ("full_sync", String::new()),
+            LinkState::Streaming => ("streaming", String::new()),
+            LinkState::Waiting(reason) => ("waiting", reason),
+            LinkState::Stopped(reason) => ("stopped", reason),
+        };
+        let checkpoint = link.checkpoint();
+        Self {
+            site: link.site.to_string(),
+            addr: link.addr.clone(),
+            state,
+            reason,
+            checkpoint: checkpoint.map(|position| position.to_string()).unwrap_or_default(),
+            offset: checkpoint.map(|position| position.offset.0),
+            peer_offset: load(&link.peer_offset),
+            lag_ms: link.lag_millis(),
+            units: load(&link.units),
+            commands: load(&link.commands),
+            bytes: load(&link.bytes),
+            batches: load(&link.batches),
+            retries: load(&link.retries),
+            errors: load(&link.errors),
+            connects: load(&link.connects),
+            full_syncs: load(&link.full_syncs),
+            queued_bytes: load(&link.queued_bytes),
+            snapshot: link.snapshot().filter(|s| !s.done).map(|snapshot| {
+                let took = snapshot.since.elapsed();
+                SnapshotReading::of(&snapshot, took)
+            }),
+        }
+    }
+}
+
+impl SnapshotReading {
+    fn of(snapshot: &super::Snapshot, took: Duration) -> Self {
+        let took = u128::from(millis(took).max(1));
+        let speed = u64::try_from(u128::from(snapshot.keys) * 1000 / took).unwrap_or(u64::MAX);
+        let missing = snapshot.expected_keys.saturating_sub(snapshot.keys);
+        Self {
+            bytes: snapshot.bytes,
+            keys: snapshot.keys,
+            expected_keys: snapshot.expected_keys,
+            keys_per_second: speed,
+            eta_seconds: if took < 1000 { None } else { missing.checked_div(speed) },
+        }
+    }
+}
+
+impl FollowerReading {
+    fn of(follower: &FollowerStatus) -> Self {
+        Self {
+            addr: follower.addr.clone(),
+            kind: follower.kind.clone(),
+            sent: load(&follower.sent),
+            acknowledged: load(&follower.acknowledged),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::observe::Snapshot;
+    use crate::position::{Offset, Position, ReplicationId};
+
+    /// A board of a site `a` with a link `b` that streams.
+    pub fn board() -> Board {
+        let link = LinkStatus::new("b".parse().unwrap(), "10.0.0.2:6380".to_owned());
+        link.set_state(LinkState::Streaming);
+        let replid = ReplicationId::from_bytes(&[b'c'; 40]).unwrap();
+        link.set_checkpoint(Some(Position { replid, offset: Offset(77) }));
+        link.units.store(5, Ordering::Relaxed);
+        let source = SourceStatus::default();
+        source.set_state(SourceState::Online);
+        source.local_units.store(12, Ordering::Relaxed);
+        Board {
+            site: "a".parse().unwrap(),
+            primary: Some("a".parse().unwrap()),
+            started: Instant::now(),
+            journal: Journal::new(1 << 20, Arc::new(Clock::default())),
+            write_off: WriteOffSet::new(),
+            source: Arc::new(source),
+            links: vec![Arc::new(link)],
+            followers: Arc::default(),
+            problems: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn ready_means_online_and_all_links_streaming() {
+        let board = board();
+        assert_eq!(board.read().not_ready(), None);
+        board.links[0].set_state(LinkState::Stopped("FLUSHALL came from b".to_owned()));
+        assert_eq!(board.read().not_ready().unwrap(), "link b is stopped: FLUSHALL came from b");
+        board.source.set_state(SourceState::Connecting("refused".to_owned()));
+        assert_eq!(board.read().not_ready().unwrap(), "source is connecting: refused");
+        board.source.set_state(SourceState::Resyncing);
+        assert_eq!(board.read().not_ready().unwrap(), "source is resyncing");
+    }
+
+    #[test]
+    fn a_full_sync_tells_speed_and_time_to_go() {
+        let mut snapshot = Snapshot {
+            since: Instant::now(),
+            bytes: 1,
+            keys: 500,
+            expected_keys: 2000,
+            done: false,
+        };
+        let reading = SnapshotReading::of(&snapshot, Duration::from_secs(5));
+        assert_eq!((reading.keys_per_second, reading.eta_seconds), (100, Some(15)));
+        let early = SnapshotReading::of(&snapshot, Duration::from_millis(10));
+        assert_eq!(early.eta_seconds, None);
+        snapshot.keys = 0;
+        let slow = SnapshotReading::of(&snapshot, Duration::from_secs(5));
+        assert_eq!((slow.keys_per_second, slow.eta_seconds), (0, None));
+    }
+}
