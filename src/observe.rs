@@ -1,6 +1,6 @@
 //! What people and machines can see of a running sidecar.
 
-mod board;
+pub(crate) mod board;
 mod commands;
 mod http;
 mod info;

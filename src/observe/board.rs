@@ -360,7 +360,7 @@ impl FollowerReading {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::observe::Snapshot;

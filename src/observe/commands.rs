@@ -19,14 +19,14 @@ DUPLEX HELP         this text
 INFO duplex has the same numbers as fields; metrics are at /metrics of listen.http.
 ";
 
-/// A request that is none of ours; the text is the error reply, without the `-`.
+/// A request that is none of ours; the text is for people, without `ERR`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownCommand {
     /// No such subcommand.
-    #[error("ERR unknown subcommand '{0}'. Try DUPLEX HELP.")]
+    #[error("unknown subcommand '{0}'. Try DUPLEX HELP.")]
     Subcommand(String),
     /// More words than the subcommand takes, or not a number.
-    #[error("ERR wrong arguments for 'duplex {0}'. Try DUPLEX HELP.")]
+    #[error("wrong arguments for 'duplex {0}'. Try DUPLEX HELP.")]
     Arguments(String),
 }
 
@@ -249,7 +249,7 @@ mod tests {
     fn what_is_wrong_is_told() {
         let board = board();
         let error = |words: &[&str]| duplex(&board, words).unwrap_err().to_string();
-        assert_eq!(error(&["nosuch\r\n"]), "ERR unknown subcommand 'NOSUCH'. Try DUPLEX HELP.");
+        assert_eq!(error(&["nosuch\r\n"]), "unknown subcommand 'NOSUCH'. Try DUPLEX HELP.");
         assert!(error(&["errors", "many"]).contains("wrong arguments for 'duplex errors'"));
         assert!(error(&["status", "x"]).contains("wrong arguments for 'duplex status'"));
     }

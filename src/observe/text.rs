@@ -85,7 +85,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 
 /// A bar of `width` characters for `done` of `all`.
 pub fn bar(done: u64, all: u64, width: u64) -> String {
-    let marked = if all == 0 { 0 } else { done.min(all) * width / all };
+    let marked = (done.min(all) * width).checked_div(all).unwrap_or(0);
     let fill = |count: u64, sign: char| -> String { (0..count).map(|_| sign).collect() };
     format!("[{}{}]", fill(marked, '#'), fill(width - marked, '.'))
 }

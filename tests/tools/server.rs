@@ -8,7 +8,7 @@ use redis_duplex::redis::Target;
 /// A server on a free port, killed when dropped.
 pub struct Server {
     child: Child,
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     pub connection: redis::Connection,
     pub addr: String,
 }
@@ -41,7 +41,7 @@ impl Server {
             }
             std::thread::yield_now();
         };
-        Self { child, _directory: directory, connection, addr: format!("127.0.0.1:{port}") }
+        Self { child, directory, connection, addr: format!("127.0.0.1:{port}") }
     }
 
     /// Runs lines of commands; words have no blanks in them.
