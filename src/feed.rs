@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use follower::ReplicaWish;
-
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::observe::{FollowerStatus, LinkStatus, Problems};

@@ -153,8 +153,7 @@ impl Link {
             }
             // The same again and again is told once.
             if reason != told {
-                warn!(site = %self.status.site, %reason, "the link broke, trying again");
-                self.problems.add(self.place(), reason.clone());
+                self.tell_retry(&end, &reason);
                 told = reason;
             }
             tokio::select! {
@@ -162,6 +161,19 @@ impl Link {
                 () = self.pairing.hurried() => {}
                 () = tokio::time::sleep(backoff.wait()) => {}
             }
+        }
+    }
+
+    /// Two sites are seldom started at the same moment: that the other is not there yet is no
+    /// warning.
+    fn tell_retry(&self, end: &LinkError, reason: &str) {
+        let site = &self.status.site;
+        let never_up = self.status.connects.load(Ordering::Relaxed) == 0;
+        if never_up && matches!(end, LinkError::Peer { .. }) {
+            info!(%site, %reason, "the peer is not there yet, trying again");
+        } else {
+            warn!(%site, %reason, "the link broke, trying again");
+            self.problems.add(self.place(), reason);
         }
     }
 

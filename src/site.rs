@@ -1,220 +1,297 @@
 //! The one place that knows all stages: it builds them, wires them together and ends them.
 
-mod inspection;
-
-use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::apply::ApplySetup;
 use crate::clock::Clock;
 use crate::config::{Config, Peer};
-use crate::endpoint::{self, CommandTable, Endpoint, SessionEnd};
-use crate::feed::{Feed, Followers, ReplicaWish};
+use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
+use crate::feed::{Feed, Followers};
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
 use crate::pairing::Pairing;
 use crate::redis::{Connection, Target};
-use crate::source::{AttachError, Source};
+use crate::resp::Request;
+use crate::source::{AttachError, Running, Source};
 use crate::write_off::WriteOffSet;
-use inspection::Inspection;
 
 /// How often followers are sent a PING: Redis's own `repl-ping-replica-period`.
-const PING_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long draining may take after the first signal.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted: Redis's `tcp-backlog`.
+const BACKLOG: u32 = 511;
+
+/// What all stages of a site share.
+struct Site {
+    config: Config,
+    target: Target,
+    clock: Arc<Clock>,
+    journal: Arc<Journal>,
+    write_off: Arc<WriteOffSet>,
+    problems: Arc<Problems>,
+    followers: Followers,
+    source_status: Arc<SourceStatus>,
+    checkpoint_touched: Arc<watch::Sender<u64>>,
+    links: Vec<(Arc<Pairing>, Arc<LinkStatus>)>,
+}
 
 /// Runs one site's sidecar until `stop`, then drains it.
 ///
 /// The order matters: the source is attached and the journal open before the port is served and
 /// links begin, so that no write of ours can enter Redis before the filter is looking.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let clock = Arc::new(Clock::default());
-    let max = usize::try_from(config.journal.max_size.as_u64()).unwrap_or(usize::MAX);
-    let journal = Journal::new(max, clock.clone());
-    let write_off = WriteOffSet::new();
-    let problems = Arc::new(Problems::default());
-    let target = Target::from(&config.redis);
-    let (checkpoint_touched, touched) = watch::channel(0);
-    let source = Source {
-        target: target.clone(),
-        journal: journal.clone(),
-        write_off: write_off.clone(),
-        status: Arc::new(SourceStatus::default()),
-        problems: problems.clone(),
-        checkpoint_touched: Arc::new(checkpoint_touched),
-    };
-    let listener = TcpListener::bind(&config.listen.addr)
-        .await
-        .with_context(|| format!("can't listen on {} ([listen] addr)", config.listen.addr))?;
+    let site = Site::new(config);
+    let socket = bind(&site.config.listen.addr).await.with_context(|| {
+        format!("can't listen on {}; is [listen] addr free?", site.config.listen.addr)
+    })?;
+    let board = Arc::new(site.board());
+    let tasks = TaskTracker::new();
+    if let Some(addr) = &site.config.listen.http {
+        let listener = TcpListener::bind(addr)
+            .await
+            .with_context(|| format!("can't listen on {addr}; is [listen] http free?"))?;
+        let (board, stop) = (board.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = observe::serve(listener, board, stop).await {
+                warn!(%error, "the http port is not served any more");
+            }
+        });
+    }
+    let source = site.source();
     let running = match source.attach_first(&stop).await {
         Ok(running) => running,
         Err(AttachError::Stopped) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let mut local = Connection::open(&target).await?;
-    let table = CommandTable::load(&mut local).await?;
-    drop(local);
-    let tasks = TaskTracker::new();
-    let followers = Followers::default();
-    let links: Vec<_> = config
-        .peers
-        .iter()
-        .map(|peer| {
-            let pairing = Pairing::new(peer.site.clone());
-            let status = Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone()));
-            (peer, pairing, status)
-        })
-        .collect();
-    let feed = Arc::new(Feed {
-        site: config.site.clone(),
-        primary: config.conflict.primary.clone(),
-        target: target.clone(),
-        journal: journal.clone(),
-        clock: clock.clone(),
-        peers: links
-            .iter()
-            .map(|(peer, pairing, status)| (peer.site.clone(), (pairing.clone(), status.clone())))
-            .collect::<HashMap<_, _>>(),
-        followers: followers.clone(),
-        problems: problems.clone(),
-        heartbeat: config.link.heartbeat,
-        timeout: config.link.timeout,
-    });
-    let board = Arc::new(Board {
-        site: config.site.clone(),
-        primary: config.conflict.primary.clone(),
-        started: Instant::now(),
-        journal: journal.clone(),
-        write_off: write_off.clone(),
-        source: source.status.clone(),
-        links: links.iter().map(|(_, _, status)| status.clone()).collect(),
-        followers,
-        problems: problems.clone(),
-    });
-    let inspection = Arc::new(Inspection(board.clone()));
-    {
+    let endpoint = site.endpoint(board).await?;
+    let source_stop = CancellationToken::new();
+    let source_task = site.run_source(source, running, source_stop.clone());
+    let listener = socket.listen(BACKLOG).context("can't listen")?;
+    let feed = Arc::new(site.feed());
+    let hand_over = {
         let stop = stop.clone();
-        tasks.spawn(async move { source.run(running, stop).await });
+        move |end| hand_over(feed.clone(), end, stop.clone())
+    };
+    tasks.spawn(endpoint::serve(listener, endpoint, hand_over, stop.clone()));
+    for (peer, (pairing, status)) in site.config.peers.iter().zip(&site.links) {
+        let link = site.link(peer, pairing.clone(), status.clone());
+        tasks.spawn(link.run(stop.clone()));
     }
-    {
-        let (listener, stop) = (listener, stop.clone());
-        let endpoint = Endpoint::new(&config, table, write_off.clone(), inspection);
-        let served = stop.clone();
-        let hand_over = move |end| {
-            let (feed, stop) = (feed.clone(), served.clone());
-            async move { take_over(&feed, end, stop).await }
-        };
-        tasks.spawn(async move { endpoint::serve(listener, endpoint, hand_over, stop).await });
-    }
-    if let Some(addr) = &config.listen.http {
-        let listener = TcpListener::bind(addr)
-            .await
-            .with_context(|| format!("can't listen on {addr} ([listen] http)"))?;
-        let (board, stop, problems) = (board.clone(), stop.clone(), problems.clone());
-        tasks.spawn(async move {
-            if let Err(error) = observe::serve(listener, board, stop).await {
-                problems.add("http", error.to_string());
-            }
-        });
-    }
-    {
-        let (journal, stop) = (journal.clone(), stop.clone());
-        tasks.spawn(async move {
-            let mut ticks = tokio::time::interval(PING_INTERVAL);
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = ticks.tick() => journal.ping(),
-                }
-            }
-        });
-    }
-    for (peer, pairing, status) in links {
-        let link = link(
-            &config,
-            peer,
-            pairing,
-            status,
-            Shared { write_off: &write_off, clock: &clock, problems: &problems, touched: &touched },
-        );
-        let stop = stop.clone();
-        tasks.spawn(async move { link.run(stop).await });
-    }
-    info!(site = %config.site, listen = %config.listen.addr, "ready");
+    info!(site = %site.config.site, listen = %site.config.listen.addr, "ready");
     stop.cancelled().await;
+    info!("draining");
     tasks.close();
-    tasks.wait().await;
+    if timeout(DRAIN_LIMIT, tasks.wait()).await.is_err() {
+        bail!(
+            "not drained within {} s; what was under way is done again at the next start",
+            DRAIN_LIMIT.as_secs()
+        );
+    }
+    source_stop.cancel();
+    source_task.wait().await;
     Ok(())
 }
 
+/// Takes the address, without listening yet: nobody is to wait at a port that is not served.
+async fn bind(addr: &str) -> io::Result<TcpSocket> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for addr in lookup_host(addr).await? {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        match socket.bind(addr) {
+            Ok(()) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// A connection that turned out to be a replica's or a peer's goes to the feed.
-async fn take_over(feed: &Arc<Feed>, end: SessionEnd, stop: CancellationToken) {
+async fn hand_over(feed: Arc<Feed>, end: SessionEnd, stop: CancellationToken) {
     match end {
         SessionEnd::Closed => {}
-        SessionEnd::Peer { stream, request, .. } => feed.serve_peer(stream, request, stop).await,
         SessionEnd::Replica { stream, input, wish } => {
-            let wish = ReplicaWish {
-                from: wish.from,
-                sync: wish.sync,
-                eof: wish.eof,
-                psync2: wish.psync2,
-                snapshot_only: wish.snapshot_only,
-                port: wish.port,
-                address: wish.address,
-                peer: wish.peer,
-            };
             feed.serve_replica(stream, input, wish, stop).await;
+        }
+        SessionEnd::Peer { stream, request, .. } => feed.serve_peer(stream, request, stop).await,
+    }
+}
+
+impl Site {
+    fn new(config: Config) -> Self {
+        let clock = Arc::new(Clock::default());
+        let max = usize::try_from(config.journal.max_size.as_u64()).unwrap_or(usize::MAX);
+        let links = config.peers.iter().map(|peer| {
+            let status = LinkStatus::new(peer.site.clone(), peer.addr.clone());
+            (Pairing::new(peer.site.clone()), Arc::new(status))
+        });
+        Self {
+            target: Target::from(&config.redis),
+            journal: Journal::new(max, clock.clone()),
+            clock,
+            write_off: WriteOffSet::new(),
+            problems: Arc::default(),
+            followers: Followers::default(),
+            source_status: Arc::default(),
+            checkpoint_touched: Arc::new(watch::Sender::new(0)),
+            links: links.collect(),
+            config,
+        }
+    }
+
+    fn board(&self) -> Board {
+        Board {
+            site: self.config.site.clone(),
+            primary: self.config.conflict.primary.clone(),
+            started: Instant::now(),
+            journal: self.journal.clone(),
+            write_off: self.write_off.clone(),
+            source: self.source_status.clone(),
+            links: self.links.iter().map(|(_, status)| status.clone()).collect(),
+            followers: self.followers.clone(),
+            problems: self.problems.clone(),
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source {
+            target: self.target.clone(),
+            journal: self.journal.clone(),
+            write_off: self.write_off.clone(),
+            status: self.source_status.clone(),
+            problems: self.problems.clone(),
+            checkpoint_touched: self.checkpoint_touched.clone(),
+        }
+    }
+
+    /// Runs the source and the PINGs to followers; both go on until all that writes has ended.
+    fn run_source(&self, source: Source, running: Running, stop: CancellationToken) -> TaskTracker {
+        let tasks = TaskTracker::new();
+        tasks.spawn(ping_followers(self.journal.clone(), stop.clone()));
+        tasks.spawn(async move { source.run(running, stop).await });
+        tasks.close();
+        tasks
+    }
+
+    async fn endpoint(&self, board: Arc<Board>) -> anyhow::Result<Arc<Endpoint>> {
+        let mut connection = Connection::open(&self.target).await?;
+        let table = CommandTable::load(&mut connection).await?;
+        let inspect = Arc::new(Inspector(board));
+        Ok(Endpoint::new(&self.config, table, self.write_off.clone(), inspect))
+    }
+
+    fn feed(&self) -> Feed {
+        let peers = self
+            .links
+            .iter()
+            .map(|(pairing, status)| (pairing.site.clone(), (pairing.clone(), status.clone())));
+        Feed {
+            site: self.config.site.clone(),
+            primary: self.config.conflict.primary.clone(),
+            target: self.target.clone(),
+            journal: self.journal.clone(),
+            clock: self.clock.clone(),
+            peers: peers.collect(),
+            followers: self.followers.clone(),
+            problems: self.problems.clone(),
+            heartbeat: self.config.link.heartbeat,
+            timeout: self.config.link.timeout,
+        }
+    }
+
+    fn link(&self, peer: &Peer, pairing: Arc<Pairing>, status: Arc<LinkStatus>) -> Link {
+        let bytes = self.config.apply.batch_bytes.as_u64();
+        Link {
+            site: self.config.site.clone(),
+            primary: self.config.conflict.primary.clone(),
+            peer: Target {
+                addr: peer.addr.clone(),
+                username: peer.username.clone(),
+                password: peer.password.clone(),
+            },
+            target: self.target.clone(),
+            apply: ApplySetup {
+                site: peer.site.clone(),
+                write_off: self.write_off.clone(),
+                status: status.clone(),
+                problems: self.problems.clone(),
+                batch_commands: self.config.apply.batch_commands,
+                batch_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            },
+            status,
+            pairing,
+            clock: self.clock.clone(),
+            problems: self.problems.clone(),
+            flush: self.config.filter.flush,
+            heartbeat: self.config.link.heartbeat,
+            timeout: self.config.link.timeout,
+            checkpoint_touched: self.checkpoint_touched.subscribe(),
+            writer: Mutex::new(None),
         }
     }
 }
 
-struct Shared<'a> {
-    write_off: &'a Arc<WriteOffSet>,
-    clock: &'a Arc<Clock>,
-    problems: &'a Arc<Problems>,
-    touched: &'a watch::Receiver<u64>,
+/// Keeps followers' connections alive, also while the local Redis is away.
+async fn ping_followers(journal: Arc<Journal>, stop: CancellationToken) {
+    let mut ticks = interval(PING_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => journal.ping(),
+        }
+    }
 }
 
-fn link(
-    config: &Config,
-    peer: &Peer,
-    pairing: Arc<Pairing>,
-    status: Arc<LinkStatus>,
-    shared: Shared<'_>,
-) -> Link {
-    Link {
-        site: config.site.clone(),
-        primary: config.conflict.primary.clone(),
-        peer: Target {
-            addr: peer.addr.clone(),
-            username: peer.username.clone(),
-            password: peer.password.clone(),
-        },
-        target: Target::from(&config.redis),
-        apply: ApplySetup {
-            site: peer.site.clone(),
-            write_off: shared.write_off.clone(),
-            status: status.clone(),
-            problems: shared.problems.clone(),
-            batch_commands: config.apply.batch_commands,
-            batch_bytes: usize::try_from(config.apply.batch_bytes.as_u64()).unwrap_or(usize::MAX),
-        },
-        status,
-        pairing,
-        clock: shared.clock.clone(),
-        problems: shared.problems.clone(),
-        flush: config.filter.flush,
-        heartbeat: config.link.heartbeat,
-        timeout: config.link.timeout,
-        checkpoint_touched: shared.touched.clone(),
-        writer: Mutex::new(None),
+/// What the port tells of the site.
+struct Inspector(Arc<Board>);
+
+impl Inspect for Inspector {
+    fn replication_section(&self) -> String {
+        let journal = self.0.journal.status();
+        let (id, end) = (journal.follower_id, journal.head.follower.0);
+        // Redis counts the backlog's first byte from 1.
+        let first = journal.first_follower.0 + 1;
+        let length = end + 1 - first;
+        format!(
+            "role:master\nconnected_slaves:0\nmaster_failover_state:no-failover\n\
+             master_replid:{id}\nmaster_replid2:{zeros}\nmaster_repl_offset:{end}\n\
+             second_repl_offset:-1\nrepl_backlog_active:1\nrepl_backlog_size:{size}\n\
+             repl_backlog_first_byte_offset:{first}\nrepl_backlog_histlen:{length}\n",
+            zeros = "0".repeat(40),
+            size = journal.max_bytes,
+        )
+    }
+
+    fn duplex_section(&self) -> String {
+        observe::info_duplex(&self.0.read())
+    }
+
+    fn duplex(&self, request: &Request) -> Result<String, String> {
+        let words: Vec<_> = request.args().skip(1).map(String::from_utf8_lossy).collect();
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        observe::duplex(&self.0, &words)
+            .map_err(|error| error.to_string().trim_start_matches("ERR ").to_owned())
+    }
+
+    fn role(&self) -> u64 {
+        self.0.journal.head().follower.0
     }
 }

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(judged(&[ok, oom, oom, aborted]), Tried::MarkRefused(oom.into()));
         let late = "-EXECABORT Transaction discarded because of: OOM command not allowed\r\n";
         assert_eq!(judged(&[ok, queued, queued, late]), Tried::Discarded(oom.into()));
-        let nil = Bytes::from(&replies::error(replies::NOT_EXECUTED)[..]);
+        let nil = replies::error(replies::NOT_EXECUTED).freeze();
         assert_eq!(judged(&[ok, queued, queued, "*-1\r\n"]), Tried::Discarded(nil));
         let busy = "-BUSY\r\n";
         assert_eq!(judged(&[busy, busy, busy, busy]), Tried::Alone(vec![busy.into()]));

@@ -1,6 +1,5 @@
 //! Serving one replica or syncer: a snapshot if it needs one, then the journal's bytes.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,34 +13,14 @@ use tracing::{info, warn};
 
 use super::snapshot::{Snapshot, SnapshotError};
 use super::{Entered, Feed};
+use crate::endpoint::ReplicaWish;
 use crate::journal::{FollowerReader, NotInJournal};
-use crate::position::{Database, FollowerOffset, ReplicationId};
+use crate::position::{Database, FollowerOffset};
 use crate::redis::SnapshotPart;
 use crate::resp::{self, Limits, RequestParser};
 
 /// How often a follower gets a line feed while its snapshot is prepared, as from Redis.
 const KEEPALIVE: Duration = Duration::from_secs(1);
-
-/// What a replica or syncer asks for.
-#[derive(Debug, Clone)]
-pub struct ReplicaWish {
-    /// Where to go on: an id and the first byte wanted, counted from 1. None for a snapshot.
-    pub from: Option<(ReplicationId, u64)>,
-    /// `SYNC`: the snapshot comes without a `+FULLRESYNC` line.
-    pub sync: bool,
-    /// `capa eof`: it can read a snapshot framed by `$EOF:`.
-    pub eof: bool,
-    /// `capa psync2`: it wants the id behind `+CONTINUE`.
-    pub psync2: bool,
-    /// `rdb-only 1`: the snapshot, then the end.
-    pub snapshot_only: bool,
-    /// The port it says it listens on; 0 when it said none.
-    pub port: u16,
-    /// The address it says it has, else the one it comes from, without port.
-    pub address: String,
-    /// Where the connection comes from.
-    pub peer: SocketAddr,
-}
 
 /// Why serving a follower ended.
 #[derive(Debug, thiserror::Error)]

@@ -137,9 +137,9 @@ fn compare(seed: u64, resp3: bool, batch: &str) {
     }
     let (mut local, mut other) = (port.server.client(), plain.client());
     local.say("SET end now");
-    let seen = stream.read_to("now", &port.write_off);
-    assert_eq!(seen.local, Vec::<String>::new(), "seed {seed}");
-    assert!(seen.tags.len() > 100);
+    let found = stream.read_to("now", &port.write_off);
+    assert_eq!(found.local, Vec::<String>::new(), "seed {seed}");
+    assert!(found.tags.len() > 100);
     let status = port.write_off.status();
     assert_eq!((status.pending, status.earlier), (0, 0), "{status:?}");
     local.say("DEL end");

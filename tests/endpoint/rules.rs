@@ -287,7 +287,7 @@ fn no_more_clients_than_allowed() {
     assert_eq!(port.client().text(), "-ERR max number of clients reached");
     drop(second);
     until("a place is free", || {
-        let mut client = Client::connect(port.port);
+        let mut client = Client::connect(port.number);
         client.say("PING") == "+PONG"
     });
 }

@@ -80,12 +80,12 @@ impl Inspect for Told {
 /// The port in front of a server.
 pub struct Port {
     pub server: Server,
-    pub port: u16,
+    pub number: u16,
     pub write_off: Arc<WriteOffSet>,
     /// What was handed over.
     pub handed: Arc<Mutex<Vec<SessionEnd>>>,
     token: CancellationToken,
-    pub runtime: Runtime,
+    _runtime: Runtime,
 }
 
 impl Port {
@@ -110,18 +110,18 @@ impl Port {
             (listener, endpoint)
         });
         let (listener, endpoint) = listener;
-        let port = listener.local_addr().unwrap().port();
+        let number = listener.local_addr().unwrap().port();
         let kept = Arc::clone(&handed);
         let hand_over = move |end| {
             let kept = Arc::clone(&kept);
             async move { kept.lock().unwrap().push(end) }
         };
         let _service = runtime.handle().spawn(serve(listener, endpoint, hand_over, token.clone()));
-        Self { server, port, write_off, handed, token, runtime }
+        Self { server, number, write_off, handed, token, _runtime: runtime }
     }
 
     pub fn client(&self) -> Client {
-        Client::connect(self.port)
+        Client::connect(self.number)
     }
 }
 
@@ -155,7 +155,7 @@ impl Client {
             if let Some(length) = ReplyScanner::default().scan(&self.input).unwrap() {
                 return self.input.drain(..length).collect();
             }
-            let mut buf = [0; 65536];
+            let mut buf = [0; 16384];
             match self.stream.read(&mut buf) {
                 Ok(0) => return Vec::new(),
                 Ok(length) => self.input.extend_from_slice(&buf[..length]),

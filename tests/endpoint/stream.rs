@@ -12,7 +12,7 @@ use crate::server::{LIMIT, Server, command};
 
 /// A replica's connection.
 pub struct Stream {
-    stream: TcpStream,
+    socket: TcpStream,
     input: Vec<u8>,
     filter: Filter,
 }
@@ -48,7 +48,7 @@ impl Stream {
         assert!(next_line(&mut stream).starts_with("+FULLRESYNC"));
         let length: usize = next_line(&mut stream)[1..].parse().unwrap();
         stream.read_exact(&mut vec![0; length]).unwrap();
-        Self { stream, input: Vec::new(), filter: Filter::new(Database(0)) }
+        Self { socket: stream, input: Vec::new(), filter: Filter::new(Database(0)) }
     }
 
     /// Reads up to the command `SET end <word>`, and settles tags as the sidecar does.
@@ -57,8 +57,8 @@ impl Stream {
         loop {
             let mut scanner = Scanner::new(Limits::STREAM);
             let Some(command) = scanner.scan(&self.input).unwrap() else {
-                let mut buf = [0; 65536];
-                let length = self.stream.read(&mut buf).unwrap();
+                let mut buf = [0; 16384];
+                let length = self.socket.read(&mut buf).unwrap();
                 assert!(length > 0, "the stream ended");
                 self.input.extend_from_slice(&buf[..length]);
                 continue;

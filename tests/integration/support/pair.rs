@@ -50,6 +50,14 @@ impl Pair {
     }
 }
 
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // Neither is to log that the other is gone.
+        self.sidecar_a.freeze();
+        self.sidecar_b.freeze();
+    }
+}
+
 /// Waits until two servers hold the same, twice in a row: units of a burst that are still under
 /// way would else be missed when both sides happen to agree.
 #[track_caller]

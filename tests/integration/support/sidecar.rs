@@ -206,6 +206,13 @@ impl Sidecar {
         self.process.pause();
     }
 
+    /// SIGSTOP, if it still runs: what happens from now on is not in its log.
+    pub fn freeze(&mut self) {
+        if self.process.ended().is_none() {
+            self.process.pause();
+        }
+    }
+
     /// SIGCONT.
     pub fn resume(&self) {
         self.process.resume();

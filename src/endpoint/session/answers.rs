@@ -1,0 +1,216 @@
+//! What we answer ourselves, and what needs the connection to the local Redis for itself.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio_util::sync::CancellationToken;
+
+use super::{Next, Session, limits};
+use crate::config::Flush;
+use crate::endpoint::backend::Outgoing;
+use crate::endpoint::classify::Class;
+use crate::endpoint::inspection::{self, Sections};
+use crate::endpoint::local::{Broken, Local};
+use crate::endpoint::pipe::{self, PipeEnd};
+use crate::endpoint::replies;
+use crate::resp::{self, Request};
+
+impl Session {
+    /// What we answer, and what needs the connection for itself. The run before it is done.
+    pub(super) async fn answer(
+        &mut self,
+        class: Class,
+        request: Request,
+        token: &CancellationToken,
+    ) -> Result<Next, Broken> {
+        match class {
+            Class::Checkpoint(reply) => self.replies.reply(reply),
+            Class::Flush if self.endpoint.flush == Flush::Drop => self.replies.reply(replies::OK),
+            Class::Flush => self.replies.error(replies::FLUSH_STOPPED),
+            Class::Blocking => self.replies.error(replies::NO_BLOCKING),
+            Class::Refused(why) => self.replies.error(why),
+            Class::Subscribe if !self.local.resp3 => return self.pipe(&request, token).await,
+            Class::Monitor => return self.pipe(&request, token).await,
+            Class::Subscribe | Class::Unsubscribe => {
+                self.subscribed |= class == Class::Subscribe;
+                self.local.fenced(request.raw(), &mut self.replies).await?;
+            }
+            Class::Auth => match self.authenticate(&request) {
+                Ok(()) => self.replies.reply(replies::OK),
+                Err(error) => self.replies.error(&error),
+            },
+            Class::Hello => self.hello(&request).await?,
+            Class::Reset => self.reset(),
+            Class::Quit => {
+                self.replies.reply(replies::OK);
+                return Ok(Next::Close);
+            }
+            Class::Ping if request.len() == 1 => self.replies.reply(replies::PONG),
+            Class::Ping => {
+                let mut out = BytesMut::new();
+                resp::put_bulk(&mut out, request.arg(1));
+                self.replies.reply(&out);
+            }
+            Class::ClientReply if request.len() == 3 => self.replies.set_mode(request.arg(2)),
+            Class::ClientReply => self.replies.error(&replies::arity("client|reply")),
+            Class::Replconf => match self.wish.replconf(&request) {
+                Ok(true) => self.replies.reply(replies::OK),
+                Ok(false) => {}
+                Err(error) => self.replies.error(&error),
+            },
+            Class::Psync => match self.wish.clone().ask(&request) {
+                Ok(wish) => return Ok(Next::Replica(wish)),
+                Err(error) => self.replies.error(&error),
+            },
+            Class::Link => return Ok(Next::Peer(request)),
+            Class::Info => self.info(&request).await?,
+            Class::Role => {
+                let offset = self.endpoint.inspect.role();
+                let reply = format!("*3\r\n$6\r\nmaster\r\n:{offset}\r\n*0\r\n");
+                self.replies.reply(reply.as_bytes());
+            }
+            _ => self.duplex(&request),
+        }
+        Ok(Next::Go)
+    }
+
+    fn authenticate(&mut self, request: &Request) -> Result<(), String> {
+        let words: Vec<&[u8]> = request.args().skip(1).collect();
+        match self.endpoint.users.authenticate(&words) {
+            Ok(role) => {
+                self.role = Some(role);
+                self.parser.set_limits(limits(self.role));
+                Ok(())
+            }
+            Err(error) => {
+                if !self.endpoint.users.is_open() {
+                    tracing::warn!(peer = %self.peer, "a client gave a wrong user or password");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// `HELLO [2|3 [AUTH user password] [SETNAME name]]`: who it is, we check; the rest goes on.
+    async fn hello(&mut self, request: &Request) -> Result<(), Broken> {
+        let mut words: Vec<&[u8]> = request.args().collect();
+        let mut at = 2;
+        let mut error = None;
+        while at < words.len() {
+            if words[at].eq_ignore_ascii_case(b"auth") && words.len() > at + 2 {
+                let user = [words[at + 1], words[at + 2]];
+                match self.endpoint.users.authenticate(&user) {
+                    Ok(role) => self.role = Some(role),
+                    Err(wrong) => error = Some(wrong),
+                }
+                words.drain(at..at + 3);
+            } else if words[at].eq_ignore_ascii_case(b"setname") && words.len() > at + 1 {
+                at += 2;
+            } else {
+                error = Some(replies::SYNTAX.to_owned());
+                break;
+            }
+        }
+        self.parser.set_limits(limits(self.role));
+        let stranger = self.role.is_none().then(|| replies::NO_AUTH.to_owned());
+        if let Some(error) = error.or(stranger) {
+            self.replies.error(&error);
+            return Ok(());
+        }
+        let forwarded = Request::of(&words);
+        match self.local.ask(forwarded.raw(), &mut self.replies).await? {
+            Ok(reply) => {
+                if forwarded.len() > 1 && !reply.starts_with(b"-") {
+                    self.local.set_resp3(forwarded.arg(1) == b"3");
+                }
+                self.replies.reply(&reply);
+            }
+            Err(error) => self.replies.error(&error),
+        }
+        Ok(())
+    }
+
+    /// As a new connection; the one to the local Redis goes, and with it what it knew.
+    fn reset(&mut self) {
+        self.local = Local::new(Arc::clone(&self.endpoint));
+        self.role = self.endpoint.users.at_first();
+        self.parser.set_limits(limits(self.role));
+        self.in_multi = false;
+        self.watching = false;
+        self.subscribed = false;
+        self.replies.reset_mode();
+        self.replies.reply(replies::RESET);
+    }
+
+    async fn info(&mut self, request: &Request) -> Result<(), Broken> {
+        let sections = Sections::of(request);
+        let mut theirs = String::new();
+        if let Some(words) = &sections.ask {
+            let ask = Request::of(words);
+            match self.local.ask(ask.raw(), &mut self.replies).await? {
+                Ok(reply) if reply.starts_with(b"-") => {
+                    self.replies.reply(&reply);
+                    return Ok(());
+                }
+                Ok(reply) => theirs = text_of(&reply),
+                // What we know ourselves is worth more now than at any other time.
+                Err(error) if !sections.duplex => {
+                    self.replies.error(&error);
+                    return Ok(());
+                }
+                Err(_) => {}
+            }
+        }
+        let text = inspection::info(&theirs, &sections, &*self.endpoint.inspect);
+        self.replies.text(&text, self.local.resp3);
+        Ok(())
+    }
+
+    fn duplex(&mut self, request: &Request) {
+        match self.endpoint.inspect.duplex(request) {
+            Ok(text) => self.replies.text(&text, self.local.resp3),
+            Err(error) if error.contains("DUPLEX HELP") => {
+                self.replies.error(&format!("ERR {error}"));
+            }
+            Err(error) => self.replies.error(&format!("ERR {error}; see DUPLEX HELP")),
+        }
+    }
+
+    /// The connection is a subscriber's from here on.
+    async fn pipe(&mut self, request: &Request, token: &CancellationToken) -> Result<Next, Broken> {
+        let backend = match self.local.main().await {
+            Ok(backend) => backend,
+            Err(error) => {
+                self.replies.error(&error);
+                return Ok(Next::Go);
+            }
+        };
+        let mut out = Outgoing::default();
+        out.put_request(request.raw());
+        backend.send(out).await.map_err(|_| Broken)?;
+        let client = pipe::Client {
+            stream: &mut self.client,
+            input: &mut self.input,
+            parser: &mut self.parser,
+            replies: &mut self.replies,
+        };
+        let end = tokio::select! {
+            end = pipe::run(client, backend) => end,
+            () = token.cancelled() => PipeEnd::Closed,
+        };
+        match end {
+            PipeEnd::Closed => Ok(Next::Close),
+            PipeEnd::Reset => {
+                self.reset();
+                Ok(Next::Go)
+            }
+        }
+    }
+}
+
+/// The text of a bulk or verbatim string.
+fn text_of(reply: &[u8]) -> String {
+    let body = reply.iter().position(|&byte| byte == b'\n').map_or(&[][..], |at| &reply[at + 1..]);
+    let body = if reply.starts_with(b"=") { body.get(4..).unwrap_or_default() } else { body };
+    String::from_utf8_lossy(body.strip_suffix(b"\r\n").unwrap_or(body)).into_owned()
+}
