@@ -189,7 +189,7 @@ mod tests {
         let text = show();
         assert!(text.contains("site         a (primary: a)\n"), "{text}");
         assert!(text.contains("in sync      yes\n"), "{text}");
-        assert!(text.contains("lag                     unknown\n"), "{text}");
+        assert!(text.contains("  lag                   unknown\n"), "{text}");
         assert!(text.contains("5 units, 0 commands"), "{text}");
         board.links[0].set_state(LinkState::FullSync);
         board.links[0].update_snapshot(|snapshot| {
