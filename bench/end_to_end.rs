@@ -5,6 +5,8 @@
     missing_docs,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
     clippy::print_stdout,
     reason = "a bench is a program for people to read; a panic is how it fails"
 )]

@@ -317,7 +317,7 @@ impl Journal {
     }
 }
 
-fn dropped(asked: impl ToString, begins: impl ToString) -> NotInJournal {
+fn dropped(asked: impl std::fmt::Display, begins: impl std::fmt::Display) -> NotInJournal {
     NotInJournal::Dropped { asked: asked.to_string(), begins: begins.to_string() }
 }
 

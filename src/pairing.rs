@@ -19,7 +19,7 @@ use crate::position::SiteName;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the link waits for a snapshot of the feed to be cut (a fork, and up to 5 s of
 /// `repl-diskless-sync-delay`).
-const CUT_PATIENCE: Duration = Duration::from_secs(60);
+const CUT_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Shared by the link to a peer and the feed that serves this peer.
 #[derive(Debug)]

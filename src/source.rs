@@ -28,7 +28,7 @@ use crate::write_off::WriteOffSet;
 
 /// A master that says nothing for so long is dead: Redis's default `repl-timeout`; it sends a PING
 /// every 10 s.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// How often we acknowledge, as replicas do.
 const ACK_INTERVAL: Duration = Duration::from_secs(1);
 

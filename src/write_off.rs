@@ -7,6 +7,6 @@ mod filter;
 mod mark;
 mod set;
 
-pub use filter::{Filter, Verdict};
+pub use filter::{Filter, Verdict, Words};
 pub use mark::{CHECKPOINT_KEY, Mark, Tag, is_checkpoint_write, put_probe};
 pub use set::{Origin, Settled, WriteOffSet, WriteOffStatus};

@@ -68,6 +68,7 @@ impl Item {
     }
 
     /// The same without command `index`, which the local Redis refuses for good.
+    #[must_use]
     pub fn without(&self, index: usize) -> Self {
         let mut commands = BytesMut::with_capacity(self.commands.len());
         self.each_command(|at, command| {

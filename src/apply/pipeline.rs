@@ -30,7 +30,7 @@ const IN_FLIGHT: usize = 2;
 const ENOUGH_PENDING: usize = 1024;
 /// A batch whose reply takes longer is on a dead connection. A script may block Redis for long
 /// (it answers BUSY then), a fork or a slow disk for some seconds.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Why applying ended.
 #[derive(Debug, thiserror::Error)]
@@ -348,7 +348,7 @@ impl Applier {
                 self.pending.push_front(item);
             }
         }
-        let waiting = self.why_wait(&flight, text);
+        let waiting = Self::why_wait(&flight, text);
         if waiting.is_none() {
             // From the last to the first, so that the places before stay right.
             for (place, reply) in flight.refused.iter().rev() {
@@ -364,12 +364,12 @@ impl Applier {
             self.pending.push_front(item);
         }
         if let Some(reason) = waiting {
-            self.wait(reason);
+            self.wait(&reason);
         }
     }
 
     /// The refusal that can pass, if there is one; else the refused commands are to be left out.
-    fn why_wait(&self, flight: &InFlight, text: &str) -> Option<String> {
+    fn why_wait(flight: &InFlight, text: &str) -> Option<String> {
         if let Some(reason) = abort_reason(text) {
             return Some(reason.to_owned());
         }
@@ -383,9 +383,9 @@ impl Applier {
         }
     }
 
-    fn wait(&mut self, reason: String) {
+    fn wait(&mut self, reason: &str) {
         self.setup.status.retries.fetch_add(1, Ordering::Relaxed);
-        let known = LinkState::Waiting(reason.clone());
+        let known = LinkState::Waiting(reason.to_owned());
         let state = self.setup.status.state();
         if state != known {
             warn!(site = %self.setup.site, %reason, "the local redis refuses a batch, waiting");

@@ -23,7 +23,7 @@ use crate::resp::{self, Request};
 /// Heartbeats that only tell what was seen come at most so often.
 const HEARTBEAT_PAUSE: Duration = Duration::from_millis(20);
 /// How long a snapshot's beginning may take: a fork, and `repl-diskless-sync-delay`.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How a peer wants to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,17 +161,14 @@ impl Feed {
         let best = readers
             .filter_map(|from| Some((*from, self.journal.read_from(*from).ok()?)))
             .max_by_key(|(from, _)| from.offset);
-        let reader = match best {
-            Some((from, reader)) => {
-                info!(site = %request.site, %from, "a peer resumes");
-                Frame::Resume { from }.put(&mut out);
-                stream.write_all(&out).await?;
-                reader
-            }
-            None => {
-                stream.write_all(&out).await?;
-                self.full_sync(stream, request).await?
-            }
+        let reader = if let Some((from, reader)) = best {
+            info!(site = %request.site, %from, "a peer resumes");
+            Frame::Resume { from }.put(&mut out);
+            stream.write_all(&out).await?;
+            reader
+        } else {
+            stream.write_all(&out).await?;
+            self.full_sync(stream, request).await?
         };
         self.follow(stream, reader).await
     }
@@ -219,9 +216,8 @@ impl Feed {
     /// Makes the full sync go both ways (see [`Pairing`]).
     async fn pair(pairing: &Arc<Pairing>, link: LinkState, begin: Begin) {
         match (begin, link) {
-            (Begin::Full, _) => {}
+            (Begin::Full, _) | (Begin::New, LinkState::FullSync) => {}
             (Begin::New, LinkState::Connecting(_)) => pairing.let_link_ask().await,
-            (Begin::New, LinkState::FullSync) => {}
             (Begin::New | Begin::Resume, _) => pairing.demand_full_sync(),
         }
     }
@@ -256,7 +252,7 @@ impl Feed {
         let mut said = BytesMut::with_capacity(1024);
         let mut told: Option<Head> = None;
         let mut next_heartbeat = Instant::now();
-        let mut heard = Instant::now();
+        let mut heard_at = Instant::now();
         loop {
             let head = match reader.read()? {
                 Read::Block(block) => {
@@ -268,7 +264,7 @@ impl Feed {
                     told = None;
                     continue;
                 }
-                Read::Idle(head) => head,
+                Read::Idle(now) => now,
             };
             let news = told
                 .as_ref()
@@ -294,9 +290,9 @@ impl Feed {
                     }
                     // It only says that it is there.
                     said.clear();
-                    heard = Instant::now();
+                    heard_at = Instant::now();
                 }
-                () = sleep_until(heard + self.timeout) => return Err(PeerEnd::Silent),
+                () = sleep_until(heard_at + self.timeout) => return Err(PeerEnd::Silent),
             }
         }
     }

@@ -13,9 +13,9 @@ use crate::redis::{
 
 /// How long the local Redis may send nothing, not even the line feeds that it sends while it
 /// prepares a snapshot: its default `repl-timeout`.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// How long the source may need to catch up with a snapshot's position.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_mins(1);
 
 /// A snapshot that is being read.
 #[derive(Debug)]

@@ -188,6 +188,7 @@ impl BlockBuilder {
     }
 }
 
+#[derive(Clone, Copy)]
 struct UnitPlace {
     from: usize,
     database: Database,

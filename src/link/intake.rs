@@ -58,7 +58,10 @@ impl<'a> Intake<'a> {
             Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
             Frame::SnapshotEnd => self.end_full_sync().await,
             Frame::Block(bytes) => self.block(bytes).await,
-            Frame::Heartbeat { at, time, .. } => self.heartbeat(at, time).await,
+            Frame::Heartbeat { at, time, .. } => {
+                self.heartbeat(at, time);
+                Ok(())
+            }
             Frame::Wait(reason) => {
                 debug!(site = %self.link.status.site, %reason, "the peer lets us wait");
                 Ok(())
@@ -122,7 +125,7 @@ impl<'a> Intake<'a> {
     }
 
     /// The peer stands at `at`; all its units up to there were handed on before.
-    async fn heartbeat(&mut self, at: Position, time: Timestamp) -> Result<(), LinkError> {
+    fn heartbeat(&mut self, at: Position, time: Timestamp) {
         let status = &self.link.status;
         self.link.clock.observe(time);
         status.peer_offset.store(at.offset.0, Ordering::Relaxed);
@@ -130,7 +133,6 @@ impl<'a> Intake<'a> {
             status.applied_at.store(time.unix_millis(), Ordering::Relaxed);
         }
         self.at = Some(at);
-        Ok(())
     }
 
     /// Something may have taken the checkpoint hash away: writes it again.

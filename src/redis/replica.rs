@@ -10,7 +10,7 @@ use crate::position::{Offset, Position, ReplicationId};
 use crate::resp;
 
 /// How long a server may take to answer PSYNC; it answers at once unless it waits for a fork.
-const PSYNC_TIMEOUT: Duration = Duration::from_secs(60);
+const PSYNC_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What kind of replica we say to be.
 #[derive(Debug, Clone, Copy, Default)]

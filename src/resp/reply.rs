@@ -20,16 +20,12 @@ impl ReplyScanner {
     pub fn scan(&mut self, buf: &[u8]) -> Result<Option<usize>, ScanError> {
         let mut missing = self.missing.unwrap_or(1);
         while missing > 0 {
-            match item(buf, self.next)? {
-                Some((end, children)) => {
-                    self.next = end;
-                    missing = (missing - 1).saturating_add(children);
-                }
-                None => {
-                    self.missing = Some(missing);
-                    return Ok(None);
-                }
-            }
+            let Some((end, children)) = item(buf, self.next)? else {
+                self.missing = Some(missing);
+                return Ok(None);
+            };
+            self.next = end;
+            missing = (missing - 1).saturating_add(children);
         }
         let length = self.next;
         *self = Self::default();

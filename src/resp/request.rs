@@ -146,10 +146,18 @@ fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, RequestError> {
     }
 }
 
-fn closed<'a>(word: Vec<u8>, after: &'a [u8]) -> Result<(Vec<u8>, &'a [u8]), RequestError> {
+fn closed(word: Vec<u8>, after: &[u8]) -> Result<(Vec<u8>, &[u8]), RequestError> {
     match after.first() {
         Some(byte) if !byte.is_ascii_whitespace() => Err(RequestError::UnbalancedQuotes),
         _ => Ok((word, after)),
+    }
+}
+
+/// The value of a hexadecimal digit.
+fn hex_value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => digit.to_ascii_lowercase() - b'a' + 10,
     }
 }
 
@@ -161,8 +169,7 @@ fn double_quoted(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), RequestError> {
             [b'\\', b'x', high, low, after @ ..]
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
-                let digit = |d: u8| char::from(d).to_digit(16).unwrap_or(0) as u8;
-                word.push(digit(*high) << 4 | digit(*low));
+                word.push((hex_value(*high) << 4) | hex_value(*low));
                 rest = after;
             }
             [b'\\', escaped, after @ ..] => {

@@ -122,19 +122,18 @@ impl Scanner {
     ///
     /// Until a command is found, `buf` must only grow; after that its bytes are to be taken off.
     pub fn scan<'a>(&'a mut self, buf: &'a [u8]) -> Result<Option<Command<'a>>, ScanError> {
-        let mut missing = match self.missing {
-            Some(missing) => missing,
-            None => {
-                self.args.clear();
-                let Some((count, next)) = header(buf, 0, b'*')? else { return Ok(None) };
-                // Redis takes `*0` and `*-1` for nothing at all.
-                let count = usize::try_from(count).unwrap_or(0);
-                if count > self.limits.max_args {
-                    return Err(ScanError::TooManyArguments);
-                }
-                self.next = next;
-                count
+        let mut missing = if let Some(missing) = self.missing {
+            missing
+        } else {
+            self.args.clear();
+            let Some((count, next)) = header(buf, 0, b'*')? else { return Ok(None) };
+            // Redis takes `*0` and `*-1` for nothing at all.
+            let count = usize::try_from(count).unwrap_or(0);
+            if count > self.limits.max_args {
+                return Err(ScanError::TooManyArguments);
             }
+            self.next = next;
+            count
         };
         while missing > 0 {
             let Some((length, start)) = header(buf, self.next, b'$')? else { break };

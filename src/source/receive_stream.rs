@@ -80,12 +80,11 @@ impl StreamReceiver {
         let (end, raw) = (self.scanned.offset, command.raw());
         match self.filter.judge(command) {
             Verdict::Skip => {}
-            Verdict::Unit(text) => {
-                let raw = text.as_deref().unwrap_or(raw);
-                self.builder.unit(database, raw, end, &self.seen);
+            Verdict::Unit(words) => {
+                self.builder.unit(database, words.bytes(raw), end, &self.seen);
             }
-            Verdict::Begin(text) => self.builder.begin(database, text.as_deref().unwrap_or(raw)),
-            Verdict::More(text) => self.builder.more(text.as_deref().unwrap_or(raw)),
+            Verdict::Begin(words) => self.builder.begin(database, words.bytes(raw)),
+            Verdict::More(words) => self.builder.more(words.bytes(raw)),
             Verdict::End => self.builder.end(self.filter.database(), end, &self.seen),
             Verdict::Echo(mark) => self.take_echo(&mark, to),
         }

@@ -9,17 +9,36 @@ use super::{CHECKPOINT_KEY, Mark, is_checkpoint_write};
 use crate::position::Database;
 use crate::resp::{self, Command};
 
+/// The words to forward a command with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Its own.
+    Own,
+    /// These instead.
+    Other(Bytes),
+}
+
+impl Words {
+    /// The bytes to forward; `own` are the command's.
+    pub fn bytes<'a>(&'a self, own: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Own => own,
+            Self::Other(other) => other,
+        }
+    }
+}
+
 /// What a command of the stream is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing to forward: SELECT, PING, the rest of an echo, a write to the checkpoint hash.
     Skip,
-    /// A whole local unit; in other words than the stream's if given.
-    Unit(Option<Bytes>),
+    /// A whole local unit.
+    Unit(Words),
     /// The first command of a local transaction.
-    Begin(Option<Bytes>),
+    Begin(Words),
     /// A further command of the open local transaction.
-    More(Option<Bytes>),
+    More(Words),
     /// The EXEC of the open local transaction.
     End,
     /// The mark of a batch of ours; all up to its EXEC is skipped.
@@ -95,9 +114,9 @@ impl Filter {
                     self.state = State::Echo;
                     return Verdict::Echo(mark);
                 }
-                let Some(text) = self.local(command) else { return Verdict::Skip };
+                let Some(words) = self.local(command) else { return Verdict::Skip };
                 self.state = State::Local;
-                Verdict::Begin(text)
+                Verdict::Begin(words)
             }
             State::Local => {
                 if command.is("EXEC") {
@@ -122,15 +141,15 @@ impl Filter {
         if let Some(number) = number {
             self.database = Database(number);
         }
-        if self.state == State::Local { Verdict::More(None) } else { Verdict::Skip }
+        if self.state == State::Local { Verdict::More(Words::Own) } else { Verdict::Skip }
     }
 
     /// A command of local clients: `None` if nothing of it is to be forwarded, else the words to
-    /// forward it with, if other than its own.
-    fn local(&mut self, command: Command<'_>) -> Option<Option<Bytes>> {
+    /// forward it with.
+    fn local(&mut self, command: Command<'_>) -> Option<Words> {
         if command.is("FLUSHALL") || command.is("FLUSHDB") {
             self.checkpoint_touched = true;
-            return Some(None);
+            return Some(Words::Own);
         }
         let deletes = command.is("DEL") || command.is("UNLINK");
         if deletes && command.args().skip(1).any(|key| key == CHECKPOINT_KEY) {
@@ -141,13 +160,13 @@ impl Filter {
             }
             let mut text = Vec::new();
             resp::put_command(&mut text, &others);
-            return Some(Some(text.into()));
+            return Some(Words::Other(text.into()));
         }
         if is_checkpoint_write(command) {
             self.checkpoint_touched |= !is_probe(command);
             return None;
         }
-        Some(None)
+        Some(Words::Own)
     }
 }
 
@@ -295,18 +314,18 @@ mod tests {
             let value = || std::str::from_utf8(command.arg(2)).unwrap().parse().unwrap();
             match verdict {
                 Verdict::Skip => {}
-                Verdict::Unit(None) => self.units.push(vec![(database.0, value())]),
-                Verdict::Begin(None) => {
+                Verdict::Unit(Words::Own) => self.units.push(vec![(database.0, value())]),
+                Verdict::Begin(Words::Own) => {
                     assert!(!self.open);
                     self.open = true;
                     self.within = database.0;
                     self.units.push(vec![(database.0, value())]);
                 }
-                Verdict::More(None) if command.is("SELECT") => {
+                Verdict::More(Words::Own) if command.is("SELECT") => {
                     assert!(self.open);
                     self.within = std::str::from_utf8(command.arg(1)).unwrap().parse().unwrap();
                 }
-                Verdict::More(None) => {
+                Verdict::More(Words::Own) => {
                     assert!(self.open);
                     // A reader that only knows what was forwarded is in the right database.
                     assert_eq!(self.within, database.0);
@@ -390,11 +409,11 @@ mod tests {
         let mut without = Vec::new();
         put_command(&mut without, &["DEL", "a", "b"]);
         let verdict = judge(&mut filter, &["DEL", "a", key, "b"]);
-        assert_eq!(verdict, Verdict::Unit(Some(without.into())));
+        assert_eq!(verdict, Verdict::Unit(Words::Other(without.into())));
         assert!(filter.take_checkpoint_touched());
-        assert_eq!(judge(&mut filter, &["FLUSHALL"]), Verdict::Unit(None));
+        assert_eq!(judge(&mut filter, &["FLUSHALL"]), Verdict::Unit(Words::Own));
         assert!(filter.take_checkpoint_touched());
-        assert_eq!(judge(&mut filter, &["SET", "a", key]), Verdict::Unit(None));
+        assert_eq!(judge(&mut filter, &["SET", "a", key]), Verdict::Unit(Words::Own));
         assert!(!filter.take_checkpoint_touched());
     }
 

@@ -15,7 +15,7 @@ use crate::position::{Position, SiteName};
 /// connection), so it is reached only when the stream stands still; then writers wait.
 const MAX_PENDING: usize = 64 * 1024;
 /// A tag older than this is an alarm.
-const OLD: Duration = Duration::from_secs(60);
+const OLD: Duration = Duration::from_mins(1);
 
 /// What a batch holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -104,17 +104,13 @@ impl WriteOffSet {
 
     /// The mark with this tag was seen in the stream.
     pub fn settle(&self, tag: Tag) -> Settled {
-        match self.pending.remove(&tag) {
-            Some((_, pending)) => {
-                self.room.add_permits(1);
-                self.settled.fetch_add(1, Ordering::Relaxed);
-                Settled::Ours(pending.origin, pending.since.elapsed())
-            }
-            None => {
-                self.earlier.fetch_add(1, Ordering::Relaxed);
-                Settled::Earlier
-            }
-        }
+        let Some((_, pending)) = self.pending.remove(&tag) else {
+            self.earlier.fetch_add(1, Ordering::Relaxed);
+            return Settled::Earlier;
+        };
+        self.room.add_permits(1);
+        self.settled.fetch_add(1, Ordering::Relaxed);
+        Settled::Ours(pending.origin, pending.since.elapsed())
     }
 
     /// The batch was refused, or its connection broke: its mark may never come. If it does come,
