@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::apply::ApplySetup;
 use crate::clock::Clock;
 use crate::config::{Config, Peer};
-use crate::conflict::{KeyTable, Unseen};
+use crate::conflict::KeyTable;
 use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
 use crate::feed::{Feed, Followers};
 use crate::journal::Journal;
@@ -54,7 +54,6 @@ struct Site {
 struct Ends {
     pairing: Arc<Pairing>,
     status: Arc<LinkStatus>,
-    unseen: Arc<Unseen>,
 }
 
 /// Runs one site's sidecar until `stop`, then drains it.
@@ -151,7 +150,6 @@ impl Site {
         let links = config.peers.iter().map(|peer| Ends {
             pairing: Pairing::new(peer.site.clone()),
             status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone())),
-            unseen: Unseen::new(),
         });
         Self {
             target: Target::from(&config.redis),
@@ -188,7 +186,7 @@ impl Site {
             write_off: self.write_off.clone(),
             status: self.source_status.clone(),
             problems: self.problems.clone(),
-            unseen: self.links.iter().map(|ends| ends.unseen.clone()).collect(),
+            unseen: self.links.iter().map(|ends| ends.pairing.unseen.clone()).collect(),
             checkpoint_touched: self.checkpoint_touched.clone(),
         }
     }
@@ -245,7 +243,7 @@ impl Site {
             apply: ApplySetup {
                 site: peer.site.clone(),
                 write_off: self.write_off.clone(),
-                unseen: ends.unseen.clone(),
+                unseen: ends.pairing.unseen.clone(),
                 status: ends.status.clone(),
                 problems: self.problems.clone(),
                 batch_commands: self.config.apply.batch_commands,

@@ -35,6 +35,8 @@ struct State {
     order: VecDeque<(Offset, u64)>,
     /// Ids of the present history; it may have had several.
     history: Vec<ReplicationId>,
+    /// Units up to here are seen, also those that are entered later.
+    floor: Offset,
     overflown: bool,
 }
 
@@ -70,6 +72,9 @@ impl Unseen {
     /// A local unit wrote the keys of this command.
     pub fn enter(&self, keys: &KeyTable, database: Database, command: Command<'_>, end: Offset) {
         let mut state = self.state.lock();
+        if end <= state.floor {
+            return;
+        }
         // MOVE writes the key in another database too.
         let other =
             if command.is("MOVE") || command.is("COPY") { other_database(command) } else { None };
@@ -100,13 +105,15 @@ impl Unseen {
         timeout(limit, scanned.wait_for(|scanned| *scanned >= to)).await.is_ok()
     }
 
-    /// The peer has seen all local units up to here.
+    /// The peer has seen all local units up to here; or it gets a snapshot of this moment, so that
+    /// none of them will reach it as a unit.
     pub fn seen(&self, position: Position) {
         let mut state = self.state.lock();
         if !state.history.contains(&position.replid) {
             return;
         }
         state.overflown = false;
+        state.floor = state.floor.max(position.offset);
         while state.order.front().is_some_and(|(end, _)| *end <= position.offset) {
             state.forget_oldest();
         }
@@ -180,6 +187,10 @@ mod tests {
         assert!(unseen.is_empty());
         enter(&unseen, "MOVE k 5", 40);
         assert!(unseen.contains(Database(5), b"k"));
+        unseen.seen(at(60));
+        enter(&unseen, "INCR early", 60);
+        assert!(unseen.is_empty(), "seen before it was entered");
+        enter(&unseen, "INCR k", 70);
         unseen.begin_history(at(50));
         assert!(unseen.is_empty());
     }

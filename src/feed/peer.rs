@@ -190,9 +190,14 @@ impl Feed {
         let mut snapshot = {
             let _cut = peer.map(|(pairing, _)| pairing.cut());
             let begin = timeout(SNAPSHOT_TIMEOUT, Snapshot::begin(&self.target, true));
-            self.while_waiting(stream, "the snapshot is being prepared", begin)
+            let snapshot = self
+                .while_waiting(stream, "the snapshot is being prepared", begin)
                 .await?
-                .map_err(|_| PeerEnd::Silent)??
+                .map_err(|_| PeerEnd::Silent)??;
+            if let Some((pairing, _)) = peer {
+                pairing.unseen.seen(snapshot.at);
+            }
+            snapshot
         };
         self.while_waiting(stream, "the source catches up", snapshot.caught_up(&self.journal))
             .await??;

@@ -1,6 +1,7 @@
 //! What every topic needs: servers, sidecars, pairs of both, a relay with faults, a scripted
 //! replica, and a comparison of two servers.
 
+pub mod canonical;
 pub mod compare;
 pub mod pair;
 pub mod ports;
