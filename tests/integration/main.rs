@@ -11,6 +11,7 @@
 )]
 
 mod facts;
+mod no_loop;
 mod sidecar_works;
 mod support;
 mod support_works;

@@ -2,6 +2,7 @@
 //! replica, and a comparison of two servers.
 
 pub mod compare;
+pub mod load;
 pub mod pair;
 pub mod ports;
 pub mod process;
