@@ -202,8 +202,7 @@ const LIST: &str = "APPEND BITOP BLPOP BRPOP BRPOPLPUSH DECR DECRBY DEL EVAL EVA
 
 /// Commands of one side alone: they concern whole databases, so both sides at once would be a
 /// conflict by nature.
-const ALONE: &str =
-    "SELECT 8; SET %eight 8; SELECT 9; SET %nine 9; RPUSH %list 1; SWAPDB 8 9; SET %after 9; \
+const ALONE: &str = "SELECT 8; SET %eight 8; SELECT 9; SET %nine 9; RPUSH %list 1; SWAPDB 8 9; SET %after 9; \
      SELECT 8; SET %after 8; SELECT 0";
 
 /// Words of a command; quotes keep blanks.

@@ -13,6 +13,7 @@
 mod every_command;
 mod facts;
 mod no_loop;
+mod restarts;
 mod sidecar_works;
 mod support;
 mod support_works;

@@ -135,7 +135,9 @@ struct Writer {
 impl Writer {
     fn new(port: u16, side: &str, number: u32) -> Self {
         let home = home(number);
-        let client = connect(port, home).expect("the server takes a writer");
+        let mut client = connect(port, home).expect("the server takes a writer");
+        // Tests that kill clients spare these.
+        cmd("CLIENT").arg("SETNAME").arg("writer").exec(&mut client).expect("it gets a name");
         Self { client, home, prefix: format!("{side}:{number}"), tally: Tally::default() }
     }
 
