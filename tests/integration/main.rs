@@ -13,7 +13,9 @@
 mod every_command;
 mod facts;
 mod no_loop;
+mod refusals;
 mod restarts;
 mod sidecar_works;
+mod starts_wrong;
 mod support;
 mod support_works;

@@ -67,8 +67,8 @@ fn allow_breaks(pair: &mut Pair) {
 /// Each link has taken one full sync, at the start: none was needed since.
 #[track_caller]
 fn no_full_sync_since_the_start(pair: &Pair) {
-    assert_eq!(of_link(&pair.sidecar_a, "b", "full_syncs"), 1, "at a");
-    assert_eq!(of_link(&pair.sidecar_b, "a", "full_syncs"), 1, "at b");
+    assert_eq!(pair.sidecar_a.full_syncs(), 1, "at a: {}", pair.sidecar_a.log());
+    assert_eq!(pair.sidecar_b.full_syncs(), 1, "at b: {}", pair.sidecar_b.log());
 }
 
 /// Two sites whose links go through relays: to `a`, to `b`.

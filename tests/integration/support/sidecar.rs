@@ -198,6 +198,14 @@ impl Sidecar {
         (head.lines().next().unwrap_or_default().to_string(), body.to_string())
     }
 
+    /// How many full syncs it took from its peer.
+    pub fn full_syncs(&self) -> u64 {
+        let info = self.info_duplex();
+        let link = &info[&format!("link_{}", info["links"])];
+        let field = link.split(',').find_map(|field| field.strip_prefix("full_syncs="));
+        field.and_then(|count| count.parse().ok()).expect("a count of full syncs")
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
