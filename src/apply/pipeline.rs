@@ -1,6 +1,6 @@
 //! The connection that batches are written on.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -92,7 +92,8 @@ pub struct Applier {
     in_flight: VecDeque<InFlight>,
     /// In force after all that was written.
     database: Database,
-    known_databases: HashSet<Database>,
+    /// The local Redis has the databases up to this one.
+    known_up_to: Database,
     /// A database that is being tried out with a SELECT of its own.
     trying: Option<Database>,
     backoff: Backoff,
@@ -119,7 +120,7 @@ impl Applier {
             pending: VecDeque::new(),
             in_flight: VecDeque::new(),
             database: Database(0),
-            known_databases: HashSet::from([Database(0)]),
+            known_up_to: Database(0),
             trying: None,
             backoff: Backoff::for_connections(),
             retry_at: None,
@@ -189,10 +190,11 @@ impl Applier {
             && self.in_flight.len() < IN_FLIGHT
             && let Some(first) = self.pending.front()
         {
-            if first.count > 0 && !self.known_databases.contains(&first.database) {
+            if first.count > 0 && first.highest_database > self.known_up_to {
                 if self.in_flight.is_empty() {
-                    resp::put_command(&mut self.out, &["SELECT", &first.database.to_string()]);
-                    self.trying = Some(first.database);
+                    let database = first.highest_database;
+                    resp::put_command(&mut self.out, &["SELECT", &database.to_string()]);
+                    self.trying = Some(database);
                 }
                 return;
             }
@@ -222,7 +224,7 @@ impl Applier {
 
     /// The next batch; it ends before the first item whose database has not been tried.
     fn gather(&mut self) -> Batch {
-        let known = |item: &Item| item.count == 0 || self.known_databases.contains(&item.database);
+        let known = |item: &Item| item.count == 0 || item.highest_database <= self.known_up_to;
         let untried = self.pending.iter().take(ENOUGH_PENDING).position(|item| !known(item));
         let later = untried.map(|at| self.pending.split_off(at));
         let (commands, bytes) = (self.setup.batch_commands, self.setup.batch_bytes);
@@ -250,7 +252,7 @@ impl Applier {
             if let Some(text) = error_text(reply) {
                 return Err(ApplyError::NoSuchDatabase(database, text));
             }
-            self.known_databases.insert(database);
+            self.known_up_to = database;
             self.database = database;
             return Ok(());
         }
