@@ -250,6 +250,10 @@ impl Applier {
     fn take_reply(&mut self, reply: &[u8]) -> Result<(), ApplyError> {
         if let Some(database) = self.trying.take() {
             if let Some(text) = error_text(reply) {
+                if when_queueing(&text) == ErrorVerdict::Wait {
+                    self.wait(&text);
+                    return Ok(());
+                }
                 return Err(ApplyError::NoSuchDatabase(database, text));
             }
             self.known_up_to = database;
