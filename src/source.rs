@@ -21,6 +21,7 @@ use attach::{Attached, How, Resume};
 use receive_stream::StreamReceiver;
 
 use crate::backoff::Backoff;
+use crate::conflict::{KeyTable, Unseen};
 use crate::journal::Journal;
 use crate::observe::{Problems, SourceState, SourceStatus};
 use crate::redis::{RedisError, Target};
@@ -58,6 +59,8 @@ pub struct Source {
     pub status: Arc<SourceStatus>,
     /// Where problems are told.
     pub problems: Arc<Problems>,
+    /// Where local writes are entered until peers have seen them, for each peer.
+    pub unseen: Vec<Arc<Unseen>>,
     /// Goes up when something that was not ours may have taken the checkpoint hash away.
     pub checkpoint_touched: Arc<watch::Sender<u64>>,
 }
@@ -88,6 +91,7 @@ impl Source {
             How::Again => {
                 self.status.attached_again.fetch_add(1, Ordering::Relaxed);
                 self.journal.rename_history(position.replid);
+                self.unseen.iter().for_each(|unseen| unseen.rename_history(position.replid));
             }
             how => {
                 let counter = match how {
@@ -96,6 +100,7 @@ impl Source {
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
                 self.journal.begin_history(position);
+                self.unseen.iter().for_each(|unseen| unseen.begin_history(position));
                 self.write_off.give_up_all();
             }
         }
@@ -117,12 +122,13 @@ impl Source {
         }
     }
 
-    /// Reads the stream until `stop`, across all breaks of the connection.
-    pub async fn run(self, running: Running, stop: CancellationToken) {
+    /// Reads the stream until `stop`, across all breaks of the connection. `keys` tells which
+    /// arguments of the local Redis's commands are keys.
+    pub async fn run(self, running: Running, keys: KeyTable, stop: CancellationToken) {
         let mut attached = running.attached;
         let mut backoff = Backoff::for_connections();
         loop {
-            let mut receiver = self.receiver(&attached);
+            let mut receiver = self.receiver(&attached, &keys);
             let end = self.receive(&mut attached, &mut receiver, &stop).await;
             if matches!(end, StreamEnd::Stopped) {
                 return;
@@ -156,15 +162,16 @@ impl Source {
         }
     }
 
-    fn receiver(&self, attached: &Attached) -> StreamReceiver {
-        StreamReceiver::new(attached.position, attached.database, self.journal.head().seen)
+    fn receiver<'a>(&self, attached: &Attached, keys: &'a KeyTable) -> StreamReceiver<'a> {
+        let seen = self.journal.head().seen;
+        StreamReceiver::new(attached.position, attached.database, seen, keys)
     }
 
     /// Reads one connection until it ends. Cancel safe between reads: what is journaled is whole.
     async fn receive(
         &self,
         attached: &mut Attached,
-        receiver: &mut StreamReceiver,
+        receiver: &mut StreamReceiver<'_>,
         stop: &CancellationToken,
     ) -> StreamEnd {
         let connection = &mut attached.connection;

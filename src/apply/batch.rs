@@ -44,6 +44,8 @@ pub struct Item {
     pub checkpoint: Option<Position>,
     /// The peer's clock at the unit, in unix milliseconds; 0 if there is none.
     pub at: u64,
+    /// Of a snapshot entry: the key that must not be newer here.
+    pub key: Option<Bytes>,
     /// Its share of the bytes that may be under way, given back when it is applied.
     pub room: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -61,6 +63,7 @@ impl Item {
             kind,
             checkpoint: None,
             at: 0,
+            key: None,
             room: None,
         }
     }

@@ -54,11 +54,19 @@ impl<'a> Intake<'a> {
                 self.link.status.set_state(LinkState::Streaming);
                 Ok(())
             }
-            Frame::Snapshot { at, keys } => self.begin_full_sync(at, keys).await,
+            Frame::Snapshot { at, keys, seen } => {
+                if let Some(position) = seen.of(&self.link.site) {
+                    self.link.apply.unseen.seen(position);
+                }
+                self.begin_full_sync(at, keys).await
+            }
             Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
             Frame::SnapshotEnd => self.end_full_sync().await,
             Frame::Block(bytes) => self.block(bytes).await,
-            Frame::Heartbeat { at, time, .. } => {
+            Frame::Heartbeat { at, time, seen } => {
+                if let Some(position) = seen.of(&self.link.site) {
+                    self.link.apply.unseen.seen(position);
+                }
                 self.heartbeat(at, time);
                 Ok(())
             }

@@ -19,3 +19,4 @@ mod sidecar_works;
 mod starts_wrong;
 mod support;
 mod support_works;
+mod sync_under_load;

@@ -26,8 +26,9 @@ fn config(redis: &str, more: &str) -> String {
     let dir = std::env::temp_dir().join(format!("duplex-{}", port.number()));
     format!(
         "site = \"a\"\n[redis]\naddr = \"{redis}\"\n{more}\n[listen]\naddr = \"127.0.0.1:{}\"\n\
-         [journal]\ndir = {dir:?}\n",
-        port.number()
+         [journal]\ndir = \"{}\"\n",
+        port.number(),
+        dir.display()
     )
 }
 
