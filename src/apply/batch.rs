@@ -31,6 +31,9 @@ pub struct Item {
     pub database: Database,
     /// Selected after its last command.
     pub database_after: Database,
+    /// The highest one that it selects anywhere: where this is missing at the target, a SELECT
+    /// within would fail and what follows it would be written to another database.
+    pub highest_database: Database,
     /// The commands, one after the other, without MULTI and EXEC.
     pub commands: Bytes,
     /// How many.
@@ -54,6 +57,7 @@ impl Item {
         Self {
             database,
             database_after,
+            highest_database: database,
             commands,
             count,
             kind,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::batch::{Batch, Item, Kind};
 use super::pipeline::{Applier, ApplyError, REPLY_TIMEOUT, error_text};
 use crate::position::Database;
-use crate::redis::InfoText;
+use crate::redis::{InfoText, is_passing};
 use crate::resp;
 
 /// How long the source may need to read the stream up to now. While it has lost its connection
@@ -66,6 +66,9 @@ impl Applier {
         if self.database != database {
             let reply = self.ask(&["SELECT", &database.to_string()]).await?;
             if let Some(text) = error_text(&reply) {
+                if is_passing(&text) {
+                    return Err(self.unexpected(&reply).into());
+                }
                 return Err(ApplyError::NoSuchDatabase(database, text));
             }
             self.database = database;

@@ -1,6 +1,6 @@
 //! The connection that batches are written on.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -99,7 +99,8 @@ pub struct Applier {
     pub(super) in_flight: VecDeque<InFlight>,
     /// In force after all that was written.
     pub(super) database: Database,
-    known_databases: HashSet<Database>,
+    /// The local Redis has the databases up to this one.
+    known_up_to: Database,
     /// A database that is being tried out with a SELECT of its own.
     trying: Option<Database>,
     backoff: Backoff,
@@ -126,7 +127,7 @@ impl Applier {
             pending: VecDeque::new(),
             in_flight: VecDeque::new(),
             database: Database(0),
-            known_databases: HashSet::from([Database(0)]),
+            known_up_to: Database(0),
             trying: None,
             backoff: Backoff::for_connections(),
             retry_at: None,
@@ -201,10 +202,11 @@ impl Applier {
             && self.in_flight.len() < IN_FLIGHT
             && let Some(first) = self.pending.front().filter(|first| !is_entry(first))
         {
-            if first.count > 0 && !self.known_databases.contains(&first.database) {
+            if first.count > 0 && first.highest_database > self.known_up_to {
                 if self.in_flight.is_empty() {
-                    resp::put_command(&mut self.out, &["SELECT", &first.database.to_string()]);
-                    self.trying = Some(first.database);
+                    let database = first.highest_database;
+                    resp::put_command(&mut self.out, &["SELECT", &database.to_string()]);
+                    self.trying = Some(database);
                 }
                 return;
             }
@@ -249,7 +251,7 @@ impl Applier {
     /// has not been tried.
     fn gather(&mut self) -> Batch {
         let known = |item: &Item| {
-            !is_entry(item) && (item.count == 0 || self.known_databases.contains(&item.database))
+            !is_entry(item) && (item.count == 0 || item.highest_database <= self.known_up_to)
         };
         let untried = self.pending.iter().take(ENOUGH_PENDING).position(|item| !known(item));
         let later = untried.map(|at| self.pending.split_off(at));
@@ -276,9 +278,13 @@ impl Applier {
     pub(super) fn take_reply(&mut self, reply: &[u8]) -> Result<(), ApplyError> {
         if let Some(database) = self.trying.take() {
             if let Some(text) = error_text(reply) {
+                if when_queueing(&text) == ErrorVerdict::Wait {
+                    self.wait(&text);
+                    return Ok(());
+                }
                 return Err(ApplyError::NoSuchDatabase(database, text));
             }
-            self.known_databases.insert(database);
+            self.known_up_to = database;
             self.database = database;
             return Ok(());
         }

@@ -122,7 +122,14 @@ impl<'a> Intake<'a> {
         let mut items = Vec::with_capacity(block.units.len());
         for index in 0..block.units.len() {
             if block.units[index].end > at.offset {
-                items.push(item_of(&block, index, self.link.flush)?);
+                match item_of(&block, index, self.link.flush) {
+                    Ok(item) => items.push(item),
+                    Err(error) => {
+                        // The session ends; what was good before it is applied first.
+                        self.send(items).await?;
+                        return Err(error);
+                    }
+                }
             }
         }
         if let Some(last) = block.units.len().checked_sub(1) {

@@ -177,6 +177,14 @@ impl Sidecar {
         info_fields(&text)
     }
 
+    /// Waits until the link to `peer` is in this state.
+    #[track_caller]
+    pub fn wait_link(&self, peer: &str, state: &str) {
+        eventually(&format!("the link to {peer} to be {state}"), PATIENCE, || {
+            self.info_duplex().get(&format!("link_{peer}_state")).is_some_and(|now| now == state)
+        });
+    }
+
     /// The status line and body of `GET path` on its HTTP port.
     pub fn http_get(&self, path: &str) -> (String, String) {
         let mut socket =
