@@ -16,6 +16,7 @@ mod reader;
 mod record;
 mod recover;
 mod segment;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod varint;

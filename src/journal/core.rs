@@ -5,23 +5,19 @@
 //! what is visible (held for moments only, so that readers never wait for the disk).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
-use tracing::{error, info};
 
 use super::record::{Record, State};
 use super::segment::Wanted;
+use super::sync::Wishes;
 use super::visible::Visible;
 use super::writer::{Writer, Written};
 use super::{Block, Head, JournalError, NotInJournal, PING};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Fsync;
 use crate::position::{Database, Position, ReplicationId, Seen};
-
-/// How often `everysec` forces to disk.
-const EVERY_SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -31,17 +27,10 @@ pub(super) struct Core {
     pub max_size: u64,
     head: watch::Sender<Head>,
     /// Numbers up to this are visible; or why it will never go on.
-    settled: watch::Sender<Result<u64, Arc<str>>>,
-    wishes: Mutex<Wishes>,
-    wished: Condvar,
+    pub settled: watch::Sender<Result<u64, Arc<str>>>,
+    pub wishes: Mutex<Wishes>,
+    pub wished: Condvar,
     clock: Arc<Clock>,
-}
-
-/// What the thread that forces to disk is to do.
-#[derive(Debug, Default)]
-struct Wishes {
-    now: bool,
-    stop: bool,
 }
 
 impl Core {
@@ -199,115 +188,6 @@ impl Core {
             Ok(Err(reason)) => Err(JournalError::Sync(reason.clone())),
             Err(_) => Err(JournalError::Closed),
         }
-    }
-
-    /// Forces all that was written to disk, and lets readers see what waits for that.
-    pub(super) fn sync(&self) -> Result<(), JournalError> {
-        let (files, new_file, dir, number, sequence) = {
-            let mut writer = self.writer.lock();
-            let files = std::mem::take(&mut writer.unsynced);
-            let new_file = std::mem::take(&mut writer.new_file);
-            (files, new_file, writer.dir.clone(), writer.numbers, writer.file.sequence)
-        };
-        if files.is_empty() && !new_file {
-            return Ok(());
-        }
-        let mut done = files.iter().try_for_each(|file| file.file.sync_data());
-        if new_file {
-            // Else the file may be gone after a crash of the machine, whatever was forced into it.
-            done = done.and_then(|()| std::fs::File::open(&dir)?.sync_all());
-        }
-        let mut writer = self.writer.lock();
-        if let Err(error) = done {
-            let mut files = files;
-            files.append(&mut writer.unsynced);
-            files.dedup_by_key(|file| file.sequence);
-            writer.unsynced = files;
-            writer.new_file |= new_file;
-            return Err(JournalError::Sync(format!("{}: {error}", dir.display()).into()));
-        }
-        if self.fsync != Fsync::No {
-            writer.synced = writer.synced.max(sequence);
-        }
-        while writer.waiting.front().is_some_and(|written| written.number <= number) {
-            if let Some(written) = writer.waiting.pop_front() {
-                self.show(&mut writer, written);
-            }
-        }
-        self.settled.send_modify(|settled| *settled = Ok(number));
-        Ok(())
-    }
-
-    /// Forces to disk as the policy asks, until it is told to stop.
-    pub(super) fn keep_syncing(&self) {
-        let mut failing = false;
-        while self.wait_for_wish() {
-            match self.sync() {
-                Ok(()) => {
-                    if failing {
-                        info!("the journal can be forced to disk again");
-                    }
-                    failing = false;
-                }
-                Err(failure) if self.fsync == Fsync::Always => {
-                    // What the system failed to write once it may tell as written the next time.
-                    error!(%failure, "the journal can't be forced to disk: restart the sidecar");
-                    let JournalError::Sync(reason) = &failure else { return };
-                    self.settled.send_modify(|settled| *settled = Err(reason.clone()));
-                    self.writer.lock().ended = Some(failure);
-                    return;
-                }
-                Err(failure) => {
-                    if !failing {
-                        error!(%failure, "the journal can't be forced to disk, trying again");
-                    }
-                    failing = true;
-                }
-            }
-        }
-    }
-
-    /// Whether there is more to do.
-    fn wait_for_wish(&self) -> bool {
-        let mut wishes = self.wishes.lock();
-        while !wishes.stop && !wishes.now {
-            if self.fsync == Fsync::Always {
-                self.wished.wait(&mut wishes);
-            } else {
-                wishes.now = self.wished.wait_for(&mut wishes, EVERY_SECOND).timed_out();
-            }
-        }
-        wishes.now = false;
-        !wishes.stop
-    }
-
-    pub(super) fn stop_syncing(&self) {
-        self.wishes.lock().stop = true;
-        self.wished.notify_all();
-    }
-
-    /// Marks the clean end of the session, on disk. No thread forces to disk any more.
-    pub(super) fn close(&self) -> Result<(), JournalError> {
-        let mut ended = None;
-        {
-            let mut writer = self.writer.lock();
-            match &writer.ended {
-                None => {}
-                Some(JournalError::Closed) => return Ok(()),
-                // What could not be forced to disk must not be marked as if it had been.
-                Some(ended) => return Err(ended.again()),
-            }
-            let all = self.visible.lock().segments.iter().map(|s| s.file.clone()).collect();
-            match writer.write(&Record::Close) {
-                Ok(written) => writer.waiting.push_back(written),
-                Err(error) => ended = Some(error),
-            }
-            writer.ended = Some(JournalError::Closed);
-            let unsynced = std::mem::replace(&mut writer.unsynced, all);
-            writer.unsynced.extend(unsynced);
-        }
-        self.sync()?;
-        ended.map_or(Ok(()), Err)
     }
 
     pub(super) fn reader_at(&self, wanted: Wanted) -> Result<u64, NotInJournal> {

@@ -50,8 +50,8 @@ impl Block {
     }
 
     /// Reads a block out of bytes that anyone may have made; its payload shares them.
-    pub fn decode(bytes: Bytes) -> Result<Self, BlockError> {
-        let mut input = Input(&bytes);
+    pub fn decode(bytes: &Bytes) -> Result<Self, BlockError> {
+        let mut input = Input(bytes);
         if input.byte()? != FORMAT {
             return Err(BlockError("of another format"));
         }
@@ -155,7 +155,7 @@ mod tests {
         let block = block();
         let bytes = encode(&block);
         let range = bytes.as_ptr_range();
-        let back = Block::decode(bytes.clone()).unwrap();
+        let back = Block::decode(&bytes).unwrap();
         assert_eq!(back, block);
         assert!(range.contains(&back.payload.as_ptr()));
     }
@@ -166,7 +166,7 @@ mod tests {
         let bytes = encode(&block);
         for length in 0..bytes.len() {
             // Without the end of the payload the last unit reaches out of it.
-            assert!(Block::decode(bytes.slice(..length)).is_err(), "{length}");
+            assert!(Block::decode(&bytes.slice(..length)).is_err(), "{length}");
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
                 let place = place.index(bytes.len());
                 bytes[place] = value;
             }
-            if let Ok(block) = Block::decode(bytes.into()) {
+            if let Ok(block) = Block::decode(&bytes.into()) {
                 for (index, unit) in block.units.iter().enumerate() {
                     let _ = (block.timestamp(index), &block.payload[unit.from..unit.to]);
                     let _ = &block.seen[unit.seen];
@@ -195,8 +195,8 @@ mod tests {
             let mut framed = vec![FORMAT];
             framed.extend_from_slice(&[b'a'; 40]);
             framed.extend_from_slice(&bytes);
-            let _ = Block::decode(framed.into());
-            let _ = Block::decode(bytes.into());
+            let _ = Block::decode(&framed.into());
+            let _ = Block::decode(&bytes.into());
         }
     }
 }

@@ -109,7 +109,7 @@ impl Record {
                 let seen = (flags & WITH_SEEN != 0).then(|| input.seen()).transpose()?;
                 let mut block = None;
                 if flags & WITH_BLOCK != 0 {
-                    block = Some(Arc::new(Block::decode(body.slice_ref(input.0))?));
+                    block = Some(Arc::new(Block::decode(&body.slice_ref(input.0))?));
                     input.0 = &[];
                 }
                 Self::Append { block, offset, database, seen }

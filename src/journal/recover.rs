@@ -29,6 +29,8 @@ pub(super) struct Recovered {
 
 /// A segment whose head could be read.
 type Opened = (SegmentFile, Head, u64);
+/// One whose head could not be read.
+type Unreadable = (PathBuf, Broken);
 
 /// Reads the directory; `None` if there is no segment in it. `boot` is this boot of the machine.
 pub(super) fn recover(dir: &Path, boot: &str) -> Result<Option<Recovered>, JournalError> {
@@ -73,7 +75,7 @@ pub(super) fn recover(dir: &Path, boot: &str) -> Result<Option<Recovered>, Journ
 }
 
 /// Opens all segments behind the last gap; and the last one apart if its head can't be read.
-fn open_all(dir: &Path) -> Result<(Vec<Opened>, Option<(PathBuf, Broken)>), JournalError> {
+fn open_all(dir: &Path) -> Result<(Vec<Opened>, Option<Unreadable>), JournalError> {
     let failed = |source| JournalError::Open { path: dir.to_owned(), source };
     let mut sequences = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
@@ -115,12 +117,13 @@ impl Recovered {
         }
         // What a crash of the machine can take is what was not forced to disk by then.
         let sequence = file.sequence;
-        let lost = |found: &Self, sequence| found.machine_crashed(boot) && sequence >= found.synced;
+        let may_be_lost =
+            |found: &Self, sequence| found.machine_crashed(boot) && sequence >= found.synced;
         // The id for followers changes between segments, after a crash of the machine.
         let follows =
             State { follower_id: head.state.follower_id, ..self.state.clone() } == head.state;
         if !follows {
-            if lost(self, sequence.saturating_sub(1)) {
+            if may_be_lost(self, sequence.saturating_sub(1)) {
                 self.cut = true;
                 return remove(&file.path);
             }
@@ -141,7 +144,8 @@ impl Recovered {
                 Err(broken) => {
                     let torn = last && matches!(broken, Broken::Short);
                     let changed = matches!(broken, Broken::Short | Broken::Changed(_));
-                    if !torn && !(changed && lost(self, sequence)) {
+                    let expected = torn || (changed && may_be_lost(self, sequence));
+                    if !expected {
                         return Err(unusable(&segment.file.path, at, broken));
                     }
                     cut(&segment.file, at, end.len())?;

@@ -340,7 +340,7 @@ async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
     // The very same block is taken when there is room.
     let at = stage.journal().head().position;
     let end = Offset(at.offset.0 + 200_000);
-    stage.builder.unit(Database(0), &[b'x'; 200_000], end, &stage.seen);
+    stage.builder.unit(Database(0), &vec![b'x'; 200_000], end, &stage.seen);
     let mut block = Some(stage.builder.take(at.replid, at.offset, end));
     let position = Position { offset: end, ..at };
     for _ in 0..3 {

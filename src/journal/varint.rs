@@ -15,10 +15,10 @@ const ID: usize = 40;
 /// Writes a number, seven bits a byte, lowest first.
 pub(super) fn put_number(out: &mut BytesMut, mut number: u64) {
     while number >= 0x80 {
-        out.put_u8((number & 0x7f) as u8 | 0x80);
+        out.put_u8(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    out.put_u8(number as u8);
+    out.put_u8(number.to_le_bytes()[0]);
 }
 
 /// Writes a text or bytes behind their length.
