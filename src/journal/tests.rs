@@ -78,6 +78,19 @@ impl Stage {
         Ok(text)
     }
 
+    /// Until all segments that there are were forced to disk.
+    async fn wait_for_disk(&self) {
+        let since = Instant::now();
+        let on_disk = || {
+            let writer = self.journal().core.writer.lock();
+            writer.unsynced.is_empty() && writer.synced >= writer.file.sequence
+        };
+        while !on_disk() {
+            assert!(since.elapsed() < PATIENCE);
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn segments(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.config.dir).unwrap();
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -288,11 +301,7 @@ async fn readers_wait_for_what_comes_and_the_disk_is_reached_within_seconds() {
     let text = text.unwrap();
     let Ok(Read::Block(block)) = reader.read().await else { panic!("no block") };
     assert!(block.payload.ends_with(&text));
-    let since = Instant::now();
-    while !stage.journal().core.writer.lock().unsynced.is_empty() {
-        assert!(since.elapsed() < PATIENCE);
-        tokio::task::yield_now().await;
-    }
+    stage.wait_for_disk().await;
 }
 
 /// A file system of its own, of so many bytes; unmounted at the end.

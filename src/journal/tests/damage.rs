@@ -104,11 +104,7 @@ async fn a_changed_byte_is_never_served() {
 #[tokio::test]
 async fn damage_before_the_tail_is_refused_also_after_a_crash_of_the_machine() {
     let (mut stage, start, texts) = filled(Fsync::Everysec).await;
-    let since = Instant::now();
-    while !stage.journal().core.writer.lock().unsynced.is_empty() {
-        assert!(since.elapsed() < PATIENCE);
-        tokio::task::yield_now().await;
-    }
+    stage.wait_for_disk().await;
     // A segment that is begun now says that all before it is on disk.
     for _ in 0..15 {
         stage.append(100 << 10).await.unwrap();
