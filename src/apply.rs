@@ -6,6 +6,7 @@
 
 mod batch;
 mod checkpoint;
+mod entries;
 mod pipeline;
 mod verdict;
 

@@ -46,6 +46,8 @@ pub enum Frame {
         at: Position,
         /// Keys in it, as far as the server told.
         keys: u64,
+        /// What the site had certainly seen of others when it was taken.
+        seen: Seen,
     },
     /// Bytes of the snapshot.
     SnapshotBytes(Bytes),
@@ -78,9 +80,10 @@ impl Frame {
                 put_position(out, *from);
                 1
             }
-            Self::Snapshot { at, keys } => {
+            Self::Snapshot { at, keys, seen } => {
                 put_position(out, *at);
                 out.put_u64_le(*keys);
+                put_seen(out, seen);
                 2
             }
             Self::SnapshotBytes(bytes) => {
@@ -133,7 +136,11 @@ impl Frame {
         let mut payload = buf.split_to(length).freeze();
         let frame = match kind {
             1 => Self::Resume { from: get_position(&mut payload)? },
-            2 => Self::Snapshot { at: get_position(&mut payload)?, keys: get_u64(&mut payload)? },
+            2 => Self::Snapshot {
+                at: get_position(&mut payload)?,
+                keys: get_u64(&mut payload)?,
+                seen: get_seen(&mut payload)?,
+            },
             3 => return Ok(Some(Self::SnapshotBytes(payload))),
             4 => Self::SnapshotEnd,
             5 => return Ok(Some(Self::Block(payload))),
@@ -210,7 +217,7 @@ mod tests {
         let seen = Seen(vec![("b".parse().unwrap(), at), ("c_2".parse().unwrap(), at)]);
         vec![
             Frame::Resume { from: at },
-            Frame::Snapshot { at, keys: 12 },
+            Frame::Snapshot { at, keys: 12, seen: seen.clone() },
             Frame::SnapshotBytes(Bytes::from_static(b"abc")),
             Frame::SnapshotEnd,
             Frame::Block(Bytes::from_static(b"")),

@@ -88,6 +88,8 @@ pub struct JournalStatus {
     pub failing: bool,
     /// The id that followers know this history by.
     pub follower_id: ReplicationId,
+    /// Ids that this history had before.
+    pub earlier_ids: Vec<ReplicationId>,
 }
 
 /// The journal.
@@ -206,6 +208,7 @@ impl Journal {
             cached_bytes: visible.cached,
             failing,
             follower_id: visible.state.follower_id,
+            earlier_ids: visible.state.aliases.iter().map(|(id, _)| *id).collect(),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod conflict;
 pub mod endpoint;
 pub mod feed;
 pub mod frame;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use crate::conflict::Unseen;
 use crate::position::SiteName;
 
 /// How long the feed lets the link go first. Then it goes on alone: the peer's port may be out of
@@ -26,6 +27,8 @@ const CUT_PATIENCE: Duration = Duration::from_mins(1);
 pub struct Pairing {
     /// The peer.
     pub site: SiteName,
+    /// Local writes that the peer has not seen.
+    pub unseen: Arc<Unseen>,
     /// The link has put its question to the peer in its present session.
     asked: watch::Sender<bool>,
     /// Snapshots that the feed is about to cut for the peer.
@@ -40,6 +43,7 @@ impl Pairing {
     pub fn new(site: SiteName) -> Arc<Self> {
         Arc::new(Self {
             site,
+            unseen: Unseen::new(),
             asked: watch::Sender::new(false),
             cutting: watch::Sender::new(0),
             full_sync: AtomicBool::new(false),

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use crate::apply::ApplySetup;
 use crate::clock::Clock;
 use crate::config::{Config, Peer};
+use crate::conflict::KeyTable;
 use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
 use crate::feed::{Feed, Followers};
 use crate::journal::Journal;
@@ -46,7 +47,13 @@ struct Site {
     followers: Followers,
     source_status: Arc<SourceStatus>,
     checkpoint_touched: Arc<watch::Sender<u64>>,
-    links: Vec<(Arc<Pairing>, Arc<LinkStatus>)>,
+    links: Vec<Ends>,
+}
+
+/// What the link to a peer shares with the feed and the source.
+struct Ends {
+    pairing: Arc<Pairing>,
+    status: Arc<LinkStatus>,
 }
 
 /// Runs one site's sidecar until `stop`, then drains it.
@@ -77,9 +84,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         Err(AttachError::Stopped) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let endpoint = site.endpoint(board).await?;
+    let mut connection = Connection::open(&site.target).await?;
+    let endpoint = site.endpoint(board, CommandTable::load(&mut connection).await?);
+    let keys = KeyTable::load(&mut connection).await?;
     let source_stop = CancellationToken::new();
-    let source_task = site.run_source(source, running, source_stop.clone());
+    let source_task = site.run_source(source, (running, keys), source_stop.clone());
     let listener = socket.listen(BACKLOG).context("can't listen")?;
     let feed = Arc::new(site.feed());
     let hand_over = {
@@ -87,8 +96,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         move |end| hand_over(feed.clone(), end, stop.clone())
     };
     tasks.spawn(endpoint::serve(listener, endpoint, hand_over, stop.clone()));
-    for (peer, (pairing, status)) in site.config.peers.iter().zip(&site.links) {
-        let link = site.link(peer, pairing.clone(), status.clone());
+    for (peer, ends) in site.config.peers.iter().zip(&site.links) {
+        let link = site.link(peer, ends);
         tasks.spawn(link.run(stop.clone()));
     }
     info!(site = %site.config.site, listen = %site.config.listen.addr, "ready");
@@ -138,9 +147,9 @@ async fn hand_over(feed: Arc<Feed>, end: SessionEnd, stop: CancellationToken) {
 impl Site {
     fn new(config: Config) -> anyhow::Result<Self> {
         let clock = Arc::new(Clock::default());
-        let links = config.peers.iter().map(|peer| {
-            let status = LinkStatus::new(peer.site.clone(), peer.addr.clone());
-            (Pairing::new(peer.site.clone()), Arc::new(status))
+        let links = config.peers.iter().map(|peer| Ends {
+            pairing: Pairing::new(peer.site.clone()),
+            status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone())),
         });
         Ok(Self {
             target: Target::from(&config.redis),
@@ -164,7 +173,7 @@ impl Site {
             journal: self.journal.clone(),
             write_off: self.write_off.clone(),
             source: self.source_status.clone(),
-            links: self.links.iter().map(|(_, status)| status.clone()).collect(),
+            links: self.links.iter().map(|ends| ends.status.clone()).collect(),
             followers: self.followers.clone(),
             problems: self.problems.clone(),
         }
@@ -177,31 +186,35 @@ impl Site {
             write_off: self.write_off.clone(),
             status: self.source_status.clone(),
             problems: self.problems.clone(),
+            unseen: self.links.iter().map(|ends| ends.pairing.unseen.clone()).collect(),
             checkpoint_touched: self.checkpoint_touched.clone(),
         }
     }
 
     /// Runs the source and the PINGs to followers; both go on until all that writes has ended.
-    fn run_source(&self, source: Source, running: Running, stop: CancellationToken) -> TaskTracker {
+    fn run_source(
+        &self,
+        source: Source,
+        (running, keys): (Running, KeyTable),
+        stop: CancellationToken,
+    ) -> TaskTracker {
         let tasks = TaskTracker::new();
         tasks.spawn(ping_followers(self.journal.clone(), stop.clone()));
-        tasks.spawn(async move { source.run(running, stop).await });
+        tasks.spawn(async move { source.run(running, keys, stop).await });
         tasks.close();
         tasks
     }
 
-    async fn endpoint(&self, board: Arc<Board>) -> anyhow::Result<Arc<Endpoint>> {
-        let mut connection = Connection::open(&self.target).await?;
-        let table = CommandTable::load(&mut connection).await?;
+    fn endpoint(&self, board: Arc<Board>, table: CommandTable) -> Arc<Endpoint> {
         let inspect = Arc::new(Inspector(board));
-        Ok(Endpoint::new(&self.config, table, self.write_off.clone(), inspect))
+        Endpoint::new(&self.config, table, self.write_off.clone(), inspect)
     }
 
     fn feed(&self) -> Feed {
         let peers = self
             .links
             .iter()
-            .map(|(pairing, status)| (pairing.site.clone(), (pairing.clone(), status.clone())));
+            .map(|ends| (ends.pairing.site.clone(), (ends.pairing.clone(), ends.status.clone())));
         Feed {
             site: self.config.site.clone(),
             primary: self.config.conflict.primary.clone(),
@@ -216,7 +229,7 @@ impl Site {
         }
     }
 
-    fn link(&self, peer: &Peer, pairing: Arc<Pairing>, status: Arc<LinkStatus>) -> Link {
+    fn link(&self, peer: &Peer, ends: &Ends) -> Link {
         let bytes = self.config.apply.batch_bytes.as_u64();
         Link {
             site: self.config.site.clone(),
@@ -230,13 +243,14 @@ impl Site {
             apply: ApplySetup {
                 site: peer.site.clone(),
                 write_off: self.write_off.clone(),
-                status: status.clone(),
+                unseen: ends.pairing.unseen.clone(),
+                status: ends.status.clone(),
                 problems: self.problems.clone(),
                 batch_commands: self.config.apply.batch_commands,
                 batch_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
             },
-            status,
-            pairing,
+            status: ends.status.clone(),
+            pairing: ends.pairing.clone(),
             clock: self.clock.clone(),
             problems: self.problems.clone(),
             flush: self.config.filter.flush,

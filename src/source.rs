@@ -6,6 +6,7 @@
 
 mod attach;
 mod receive_stream;
+mod remember;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,7 @@ use attach::{Attached, How, Resume};
 use receive_stream::StreamReceiver;
 
 use crate::backoff::Backoff;
+use crate::conflict::{KeyTable, Unseen};
 use crate::journal::{Journal, JournalError};
 use crate::observe::{Problems, SourceState, SourceStatus};
 use crate::redis::{RedisError, Target};
@@ -62,6 +64,8 @@ pub struct Source {
     pub status: Arc<SourceStatus>,
     /// Where problems are told.
     pub problems: Arc<Problems>,
+    /// Where local writes are entered until peers have seen them, for each peer.
+    pub unseen: Vec<Arc<Unseen>>,
     /// Goes up when something that was not ours may have taken the checkpoint hash away.
     pub checkpoint_touched: Arc<watch::Sender<u64>>,
 }
@@ -83,7 +87,10 @@ impl Source {
             match attached {
                 Ok(attached) => {
                     let begun = self.begin(attached, stop).await;
-                    return begun.map_err(|_| AttachError::Stopped);
+                    return begun.map_err(|end| match end {
+                        StreamEnd::Journal(error) => AttachError::Journal(error),
+                        _ => AttachError::Stopped,
+                    });
                 }
                 Err(error) if error.is_passing() => self.wait(&error, &mut backoff, stop).await,
                 Err(error) => return Err(error),
@@ -105,6 +112,7 @@ impl Source {
                 while let Err(error) = self.journal.rename_history(position.replid).await {
                     self.wait_for_journal(error, stop).await?;
                 }
+                self.unseen.iter().for_each(|unseen| unseen.rename_history(position.replid));
             }
             how => {
                 let counter = match how {
@@ -116,6 +124,7 @@ impl Source {
                 while let Err(error) = self.journal.begin_history(position, database).await {
                     self.wait_for_journal(error, stop).await?;
                 }
+                self.unseen.iter().for_each(|unseen| unseen.begin_history(position));
                 self.write_off.give_up_all();
             }
         }
@@ -160,12 +169,16 @@ impl Source {
         }
     }
 
-    /// Reads the stream until `stop`, across all breaks of the connection.
-    pub async fn run(self, running: Running, stop: CancellationToken) {
+    /// Reads the stream until `stop`, across all breaks of the connection. `keys` tells which
+    /// arguments of the local Redis's commands are keys.
+    pub async fn run(self, running: Running, keys: KeyTable, stop: CancellationToken) {
         let mut attached = running.attached;
+        if attached.how == How::Again {
+            self.remember_unseen(&keys).await;
+        }
         let mut backoff = Backoff::for_connections();
         loop {
-            let mut receiver = self.receiver(&attached);
+            let mut receiver = self.receiver(&attached, &keys);
             let end = self.receive(&mut attached, &mut receiver, &stop).await;
             if matches!(end, StreamEnd::Stopped) {
                 return;
@@ -205,15 +218,16 @@ impl Source {
         }
     }
 
-    fn receiver(&self, attached: &Attached) -> StreamReceiver {
-        StreamReceiver::new(attached.position, attached.database, self.journal.head().seen)
+    fn receiver<'a>(&self, attached: &Attached, keys: &'a KeyTable) -> StreamReceiver<'a> {
+        let seen = self.journal.head().seen;
+        StreamReceiver::new(attached.position, attached.database, seen, keys)
     }
 
     /// Reads one connection until it ends. Cancel safe between reads: what is journaled is whole.
     async fn receive(
         &self,
         attached: &mut Attached,
-        receiver: &mut StreamReceiver,
+        receiver: &mut StreamReceiver<'_>,
         stop: &CancellationToken,
     ) -> StreamEnd {
         let connection = &mut attached.connection;

@@ -31,6 +31,9 @@ pub struct Item {
     pub database: Database,
     /// Selected after its last command.
     pub database_after: Database,
+    /// The highest one that it selects anywhere: where this is missing at the target, a SELECT
+    /// within would fail and what follows it would be written to another database.
+    pub highest_database: Database,
     /// The commands, one after the other, without MULTI and EXEC.
     pub commands: Bytes,
     /// How many.
@@ -41,6 +44,8 @@ pub struct Item {
     pub checkpoint: Option<Position>,
     /// The peer's clock at the unit, in unix milliseconds; 0 if there is none.
     pub at: u64,
+    /// Of a snapshot entry: the key that must not be newer here.
+    pub key: Option<Bytes>,
     /// Its share of the bytes that may be under way, given back when it is applied.
     pub room: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -52,11 +57,13 @@ impl Item {
         Self {
             database,
             database_after,
+            highest_database: database,
             commands,
             count,
             kind,
             checkpoint: None,
             at: 0,
+            key: None,
             room: None,
         }
     }

@@ -1,6 +1,6 @@
 //! The connection that batches are written on.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
@@ -16,8 +16,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::batch::{Batch, Encoded, Item, Place, put_exec};
+use super::entries::is_entry;
 use super::verdict::{ErrorVerdict, abort_reason, when_executed, when_queueing};
 use crate::backoff::Backoff;
+use crate::conflict::Unseen;
 use crate::observe::{LinkState, LinkStatus, Problems};
 use crate::position::{Database, SiteName};
 use crate::redis::{Connection, RedisError};
@@ -30,7 +32,10 @@ const IN_FLIGHT: usize = 2;
 const ENOUGH_PENDING: usize = 1024;
 /// A batch whose reply takes longer is on a dead connection. A script may block Redis for long
 /// (it answers BUSY then), a fork or a slow disk for some seconds.
-const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// EXEC's reply when a watched key was written.
+const NIL: &[u8] = b"*-1";
 
 /// Why applying ended.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,8 @@ pub struct ApplySetup {
     pub site: SiteName,
     /// Where tags are entered.
     pub write_off: Arc<WriteOffSet>,
+    /// The local writes that the peer has not seen.
+    pub unseen: Arc<Unseen>,
     /// The link's numbers.
     pub status: Arc<LinkStatus>,
     /// Where problems are told.
@@ -64,7 +71,7 @@ pub struct ApplySetup {
 }
 
 #[derive(Debug)]
-struct InFlight {
+pub(super) struct InFlight {
     batch: Batch,
     tag: Tag,
     encoded: Encoded,
@@ -81,18 +88,19 @@ struct InFlight {
 /// Applies items to the local Redis.
 #[derive(Debug)]
 pub struct Applier {
-    setup: ApplySetup,
+    pub(super) setup: ApplySetup,
     addr: String,
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
-    input: BytesMut,
-    out: BytesMut,
-    scanner: ReplyScanner,
-    pending: VecDeque<Item>,
-    in_flight: VecDeque<InFlight>,
+    pub(super) reader: OwnedReadHalf,
+    pub(super) writer: OwnedWriteHalf,
+    pub(super) input: BytesMut,
+    pub(super) out: BytesMut,
+    pub(super) scanner: ReplyScanner,
+    pub(super) pending: VecDeque<Item>,
+    pub(super) in_flight: VecDeque<InFlight>,
     /// In force after all that was written.
-    database: Database,
-    known_databases: HashSet<Database>,
+    pub(super) database: Database,
+    /// The local Redis has the databases up to this one.
+    known_up_to: Database,
     /// A database that is being tried out with a SELECT of its own.
     trying: Option<Database>,
     backoff: Backoff,
@@ -119,7 +127,7 @@ impl Applier {
             pending: VecDeque::new(),
             in_flight: VecDeque::new(),
             database: Database(0),
-            known_databases: HashSet::from([Database(0)]),
+            known_up_to: Database(0),
             trying: None,
             backoff: Backoff::for_connections(),
             retry_at: None,
@@ -141,6 +149,11 @@ impl Applier {
     async fn work(&mut self, parcels: &mut mpsc::Receiver<Vec<Item>>) -> Result<(), ApplyError> {
         let mut open = true;
         loop {
+            if self.is_idle() && self.pending.front().is_some_and(is_entry) {
+                self.last_progress = Instant::now();
+                self.write_entries().await?;
+                continue;
+            }
             self.fill().await;
             let idle = self.in_flight.is_empty() && self.trying.is_none();
             if !open && idle && self.pending.is_empty() {
@@ -178,7 +191,7 @@ impl Applier {
         }
     }
 
-    fn lost(&self, source: io::Error) -> RedisError {
+    pub(super) fn lost(&self, source: io::Error) -> RedisError {
         RedisError::Lost { addr: self.addr.clone(), source }
     }
 
@@ -187,42 +200,59 @@ impl Applier {
         while self.retry_at.is_none()
             && self.trying.is_none()
             && self.in_flight.len() < IN_FLIGHT
-            && let Some(first) = self.pending.front()
+            && let Some(first) = self.pending.front().filter(|first| !is_entry(first))
         {
-            if first.count > 0 && !self.known_databases.contains(&first.database) {
+            if first.count > 0 && first.highest_database > self.known_up_to {
                 if self.in_flight.is_empty() {
-                    resp::put_command(&mut self.out, &["SELECT", &first.database.to_string()]);
-                    self.trying = Some(first.database);
+                    let database = first.highest_database;
+                    resp::put_command(&mut self.out, &["SELECT", &database.to_string()]);
+                    self.trying = Some(database);
                 }
                 return;
             }
             let batch = self.gather();
-            let position = batch.checkpoint();
-            let origin = Origin::Link { site: self.setup.site.clone(), position };
-            let tag = self.setup.write_off.issue(origin).await;
-            let database_before = self.database;
-            let encoded = batch.encode(&self.setup.site, tag, self.database, &mut self.out);
-            self.database = encoded.database;
-            let exec_sent = self.in_flight.is_empty();
-            if exec_sent {
-                put_exec(&mut self.out);
-            }
-            self.in_flight.push_back(InFlight {
-                batch,
-                tag,
-                encoded,
-                replies: 0,
-                refused: Vec::new(),
-                exec_sent,
-                discarded: false,
-                database_before,
-            });
+            self.submit(batch).await;
         }
     }
 
-    /// The next batch; it ends before the first item whose database has not been tried.
+    /// Nothing is under way and nothing is waited for.
+    fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+            && self.trying.is_none()
+            && self.retry_at.is_none()
+            && self.out.is_empty()
+    }
+
+    /// Tags a batch and puts it into the output; with EXEC, if it is the only one in flight.
+    pub(super) async fn submit(&mut self, batch: Batch) {
+        let position = batch.checkpoint();
+        let origin = Origin::Link { site: self.setup.site.clone(), position };
+        let tag = self.setup.write_off.issue(origin).await;
+        let database_before = self.database;
+        let encoded = batch.encode(&self.setup.site, tag, self.database, &mut self.out);
+        self.database = encoded.database;
+        let exec_sent = self.in_flight.is_empty();
+        if exec_sent {
+            put_exec(&mut self.out);
+        }
+        self.in_flight.push_back(InFlight {
+            batch,
+            tag,
+            encoded,
+            replies: 0,
+            refused: Vec::new(),
+            exec_sent,
+            discarded: false,
+            database_before,
+        });
+    }
+
+    /// The next batch; it ends before a snapshot entry, and before the first item whose database
+    /// has not been tried.
     fn gather(&mut self) -> Batch {
-        let known = |item: &Item| item.count == 0 || self.known_databases.contains(&item.database);
+        let known = |item: &Item| {
+            !is_entry(item) && (item.count == 0 || item.highest_database <= self.known_up_to)
+        };
         let untried = self.pending.iter().take(ENOUGH_PENDING).position(|item| !known(item));
         let later = untried.map(|at| self.pending.split_off(at));
         let (commands, bytes) = (self.setup.batch_commands, self.setup.batch_bytes);
@@ -245,12 +275,16 @@ impl Applier {
         }
     }
 
-    fn take_reply(&mut self, reply: &[u8]) -> Result<(), ApplyError> {
+    pub(super) fn take_reply(&mut self, reply: &[u8]) -> Result<(), ApplyError> {
         if let Some(database) = self.trying.take() {
             if let Some(text) = error_text(reply) {
+                if when_queueing(&text) == ErrorVerdict::Wait {
+                    self.wait(&text);
+                    return Ok(());
+                }
                 return Err(ApplyError::NoSuchDatabase(database, text));
             }
-            self.known_databases.insert(database);
+            self.known_up_to = database;
             self.database = database;
             return Ok(());
         }
@@ -280,7 +314,7 @@ impl Applier {
         }
     }
 
-    fn unexpected(&self, reply: &[u8]) -> RedisError {
+    pub(super) fn unexpected(&self, reply: &[u8]) -> RedisError {
         let what = reply[..reply.len().min(100)].escape_ascii().to_string();
         RedisError::Unexpected { addr: self.addr.clone(), command: "a batch".to_owned(), what }
     }
@@ -293,6 +327,14 @@ impl Applier {
         }
         if reply.first() != Some(&b'*') {
             return Err(self.unexpected(reply).into());
+        }
+        if reply.starts_with(NIL) {
+            // A watched key was written: these entries are looked at again.
+            self.setup.write_off.give_up(flight.tag);
+            for item in flight.batch.items.into_iter().rev() {
+                self.pending.push_front(item);
+            }
+            return Ok(());
         }
         for (item, text) in failures(&flight, reply) {
             self.report(&flight.batch.items[item.0], item.1, &text);
@@ -425,7 +467,7 @@ fn failures(flight: &InFlight, reply: &[u8]) -> Vec<((usize, usize), String)> {
 }
 
 /// The text of an error reply.
-fn error_text(reply: &[u8]) -> Option<String> {
+pub(super) fn error_text(reply: &[u8]) -> Option<String> {
     let line = reply.strip_prefix(b"-")?;
     Some(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())
 }

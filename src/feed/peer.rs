@@ -185,17 +185,24 @@ impl Feed {
         if let Some((pairing, status)) = peer {
             Self::pair(pairing, status.state(), request.begin).await;
         }
+        // Read before the snapshot is cut: what was seen later may not be in it.
+        let seen = (*self.journal.head().seen).clone();
         let mut snapshot = {
             let _cut = peer.map(|(pairing, _)| pairing.cut());
             let begin = timeout(SNAPSHOT_TIMEOUT, Snapshot::begin(&self.target, true));
-            self.while_waiting(stream, "the snapshot is being prepared", begin)
+            let snapshot = self
+                .while_waiting(stream, "the snapshot is being prepared", begin)
                 .await?
-                .map_err(|_| PeerEnd::Silent)??
+                .map_err(|_| PeerEnd::Silent)??;
+            if let Some((pairing, _)) = peer {
+                pairing.unseen.seen(snapshot.at);
+            }
+            snapshot
         };
         self.while_waiting(stream, "the source catches up", snapshot.caught_up(&self.journal))
             .await??;
         let mut out = BytesMut::new();
-        Frame::Snapshot { at: snapshot.at, keys: snapshot.keys }.put(&mut out);
+        Frame::Snapshot { at: snapshot.at, keys: snapshot.keys, seen }.put(&mut out);
         stream.write_all(&out).await?;
         loop {
             let next = snapshot.next();

@@ -43,8 +43,10 @@ impl Snapshot {
     /// Asks for a snapshot alone (DESIGN, fact 9). With `eof` it may come straight from memory.
     pub(super) async fn begin(target: &Target, eof: bool) -> Result<Self, SnapshotError> {
         let mut connection = Connection::open(target).await?;
-        let keys = ServerInfo::ask(&mut connection).await?.info.keys();
-        let options = ReplicaOptions { eof, snapshot_only: true, ..Default::default() };
+        let server = ServerInfo::ask(&mut connection).await?;
+        let keys = server.info.keys();
+        let valkey = server.version.valkey();
+        let options = ReplicaOptions { eof, snapshot_only: true, valkey, ..Default::default() };
         match begin_psync(&mut connection, options, None).await? {
             Psync::FullResync(at) => {
                 Ok(Self { connection, framing: SnapshotFraming::default(), at, keys })

@@ -130,7 +130,8 @@ impl FullSync {
             words.extend([&b"FREQ"[..], frequency.as_bytes()]);
         }
         resp::put_command(&mut out, &words);
-        Ok(Item::new(database, out.freeze(), 1, self.kind()))
+        let key = Some(entry.key.clone());
+        Ok(Item { key, ..Item::new(database, out.freeze(), 1, self.kind()) })
     }
 
     /// An entry that this server can't load as it is. All of it in one transaction; where entries
@@ -153,7 +154,8 @@ impl FullSync {
             resp::put_command(&mut out, &[b"DEL", &beside[..]]);
             count += 2;
         }
-        Ok(Item::new(Database(entry.db), out.freeze(), count, self.kind()))
+        let key = Some(entry.key.clone());
+        Ok(Item { key, ..Item::new(Database(entry.db), out.freeze(), count, self.kind()) })
     }
 
     fn function(&self, code: &Bytes) -> Item {

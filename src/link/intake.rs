@@ -54,11 +54,19 @@ impl<'a> Intake<'a> {
                 self.link.status.set_state(LinkState::Streaming);
                 Ok(())
             }
-            Frame::Snapshot { at, keys } => self.begin_full_sync(at, keys).await,
+            Frame::Snapshot { at, keys, seen } => {
+                if let Some(position) = seen.of(&self.link.site) {
+                    self.link.apply.unseen.seen(position);
+                }
+                self.begin_full_sync(at, keys).await
+            }
             Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
             Frame::SnapshotEnd => self.end_full_sync().await,
             Frame::Block(bytes) => self.block(bytes).await,
-            Frame::Heartbeat { at, time, .. } => {
+            Frame::Heartbeat { at, time, seen } => {
+                if let Some(position) = seen.of(&self.link.site) {
+                    self.link.apply.unseen.seen(position);
+                }
                 self.heartbeat(at, time);
                 Ok(())
             }
@@ -114,7 +122,14 @@ impl<'a> Intake<'a> {
         let mut items = Vec::with_capacity(block.units.len());
         for index in 0..block.units.len() {
             if block.units[index].end > at.offset {
-                items.push(item_of(&block, index, self.link.flush)?);
+                match item_of(&block, index, self.link.flush) {
+                    Ok(item) => items.push(item),
+                    Err(error) => {
+                        // The session ends; what was good before it is applied first.
+                        self.send(items).await?;
+                        return Err(error);
+                    }
+                }
             }
         }
         if let Some(last) = block.units.len().checked_sub(1) {

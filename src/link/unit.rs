@@ -6,13 +6,14 @@ use super::LinkError;
 use crate::apply::{Item, Kind};
 use crate::config::Flush;
 use crate::journal::{Block, EXEC, MULTI};
-use crate::position::Position;
+use crate::position::{Database, Position};
 use crate::resp::{Limits, Scanner};
 
 /// What the commands of a unit are, as far as it matters here.
 struct Commands {
     count: usize,
     flushes: Vec<(usize, String)>,
+    highest_selected: Option<Database>,
 }
 
 /// Unit `index` of the block, ready to be applied.
@@ -27,6 +28,7 @@ pub(super) fn item_of(block: &Block, index: usize, flush: Flush) -> Result<Item,
     let commands = scan(&bytes)?;
     let mut item = Item::new(unit.database, bytes, commands.count, Kind::Unit);
     item.database_after = unit.database_after;
+    item.highest_database = unit.database.max(commands.highest_selected.unwrap_or(unit.database));
     item.checkpoint = Some(Position { replid: block.replid, offset: unit.end });
     item.at = block.timestamp(index).unix_millis();
     if let Some((_, name)) = commands.flushes.first() {
@@ -45,7 +47,7 @@ pub(super) fn item_of(block: &Block, index: usize, flush: Flush) -> Result<Item,
 
 fn scan(bytes: &Bytes) -> Result<Commands, LinkError> {
     let mut scanner = Scanner::new(Limits::STREAM);
-    let mut found = Commands { count: 0, flushes: Vec::new() };
+    let mut found = Commands { count: 0, flushes: Vec::new(), highest_selected: None };
     let mut at = 0;
     while at < bytes.len() {
         let command = scanner.scan(&bytes[at..]);
@@ -56,6 +58,13 @@ fn scan(bytes: &Bytes) -> Result<Commands, LinkError> {
         // Neither may stand inside of our own MULTI.
         if command.is("MULTI") || command.is("EXEC") || command.is("DISCARD") {
             return Err(LinkError::Broken("a transaction within a transaction".to_owned()));
+        }
+        if command.is("SELECT") {
+            let number =
+                std::str::from_utf8(command.arg(1)).ok().and_then(|text| text.parse().ok());
+            let number =
+                number.ok_or_else(|| LinkError::Broken("a SELECT of nothing".to_owned()))?;
+            found.highest_selected = found.highest_selected.max(Some(Database(number)));
         }
         if command.is("FLUSHALL") || command.is("FLUSHDB") {
             let name = String::from_utf8_lossy(command.arg(0)).to_ascii_uppercase();
@@ -73,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::journal::BlockBuilder;
-    use crate::position::{Database, Offset, ReplicationId};
+    use crate::position::{Offset, ReplicationId};
     use crate::resp::put_command;
 
     fn command(args: &[&str]) -> Vec<u8> {
@@ -111,6 +120,20 @@ mod tests {
         assert_eq!((kept.count, kept.kind), (1, Kind::Unit));
         assert_eq!(kept.commands, command(&["INCR", "n"]));
         assert_eq!(kept.checkpoint.unwrap().offset, Offset(20));
+    }
+
+    #[test]
+    fn the_highest_database_of_a_unit_is_known() {
+        let mut builder = BlockBuilder::new(None);
+        builder.begin(Database(2), &command(&["SET", "a", "1"]));
+        builder.more(&command(&["SELECT", "9"]));
+        builder.more(&command(&["SET", "a", "1"]));
+        builder.more(&command(&["SELECT", "1"]));
+        builder.end(Database(1), Offset(20), &Arc::default());
+        let block = builder.take(ReplicationId::random(), Offset(0), Offset(20));
+        let item = item_of(&block, 0, Flush::Stop).unwrap();
+        assert_eq!((item.database, item.database_after), (Database(2), Database(1)));
+        assert_eq!(item.highest_database, Database(9));
     }
 
     #[test]

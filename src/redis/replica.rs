@@ -19,6 +19,9 @@ pub struct ReplicaOptions {
     pub eof: bool,
     /// Only the snapshot, then the server closes (`rdb-only`).
     pub snapshot_only: bool,
+    /// The version of Valkey that we say to be. Without it Valkey 9 takes us for an old replica:
+    /// it writes an older format, and gives up where hashes have fields that expire.
+    pub valkey: Option<(u32, u32, u32)>,
     /// A snapshot without data (`rdb-filter-only ""`, from 7.0; needs `eof`).
     pub empty_snapshot: bool,
 }
@@ -45,6 +48,9 @@ pub async fn begin_psync(
         connection.call(&["REPLCONF", "capa", "eof", "capa", "psync2"]).await?;
     } else {
         connection.call(&["REPLCONF", "capa", "psync2"]).await?;
+    }
+    if let Some((major, minor, patch)) = options.valkey {
+        connection.call(&["REPLCONF", "version", &format!("{major}.{minor}.{patch}")]).await?;
     }
     if options.snapshot_only {
         connection.call(&["REPLCONF", "rdb-only", "1"]).await?;

@@ -82,6 +82,11 @@ impl Version {
         }
     }
 
+    /// Its number, if it is a Valkey.
+    pub fn valkey(self) -> Option<(u32, u32, u32)> {
+        (self.flavour == Flavour::Valkey).then_some(self.number)
+    }
+
     /// Whether it has what came with Redis 7.0: functions, `rdb-filter-only`, bare single effects.
     pub fn is_7_or_later(self) -> bool {
         self.flavour == Flavour::Valkey || self.number.0 >= 7

@@ -7,6 +7,7 @@ use bytes::{Buf, BytesMut};
 use tokio_util::sync::CancellationToken;
 
 use super::{Source, StreamEnd};
+use crate::conflict::KeyTable;
 use crate::journal::BlockBuilder;
 use crate::observe::SourceState;
 use crate::position::{Database, Offset, Position, Seen};
@@ -15,7 +16,8 @@ use crate::write_off::{Filter, Mark, Verdict};
 
 /// The state of reading one connection.
 #[derive(Debug)]
-pub(super) struct StreamReceiver {
+pub(super) struct StreamReceiver<'k> {
+    keys: &'k KeyTable,
     scanner: Scanner,
     filter: Filter,
     builder: BlockBuilder,
@@ -28,9 +30,15 @@ pub(super) struct StreamReceiver {
     journaled: (Offset, Database),
 }
 
-impl StreamReceiver {
-    pub(super) fn new(position: Position, database: Database, seen: Arc<Seen>) -> Self {
+impl<'k> StreamReceiver<'k> {
+    pub(super) fn new(
+        position: Position,
+        database: Database,
+        seen: Arc<Seen>,
+        keys: &'k KeyTable,
+    ) -> Self {
         Self {
+            keys,
             scanner: Scanner::new(Limits::STREAM),
             filter: Filter::new(database),
             builder: BlockBuilder::new(None),
@@ -73,6 +81,7 @@ impl StreamReceiver {
         self.scanner = scanner;
         if start > 0 {
             input.advance(start);
+            to.unseen.iter().for_each(|unseen| unseen.scanned(self.scanned.offset));
             to.status.stream_bytes.fetch_add(start as u64, Ordering::Relaxed);
             self.write_journal(to, stop).await?;
             if self.filter.take_checkpoint_touched() {
@@ -85,7 +94,13 @@ impl StreamReceiver {
     fn take_command(&mut self, command: Command<'_>, to: &Source) {
         let database = self.filter.database();
         let (end, raw) = (self.scanned.offset, command.raw());
-        match self.filter.judge(command) {
+        let verdict = self.filter.judge(command);
+        if matches!(verdict, Verdict::Unit(_) | Verdict::Begin(_) | Verdict::More(_)) {
+            for unseen in &to.unseen {
+                unseen.enter(self.keys, self.filter.database(), command, end);
+            }
+        }
+        match verdict {
             Verdict::Skip => {}
             Verdict::Unit(words) => {
                 self.builder.unit(database, words.bytes(raw), end, &self.seen);

@@ -10,7 +10,13 @@
     reason = "helpers of tests stand outside #[test] functions, and a panic is how a test fails"
 )]
 
+mod every_command;
 mod facts;
+mod no_loop;
+mod refusals;
+mod restarts;
 mod sidecar_works;
+mod starts_wrong;
 mod support;
 mod support_works;
+mod sync_under_load;

@@ -6,7 +6,6 @@ use crate::support::redis_server::RedisServer;
 use crate::support::sidecar::{Builder, is_alarm};
 
 #[test]
-
 fn a_pair_becomes_equal() {
     let preload = |a: &RedisServer, _: &RedisServer| {
         redis::cmd("SET").arg("old").arg(1).exec(&mut a.client()).unwrap();
@@ -21,13 +20,11 @@ fn a_pair_becomes_equal() {
 }
 
 #[test]
-
 fn a_pair_without_data_is_equal() {
     Pair::start().wait_equal(PATIENCE);
 }
 
 #[test]
-
 fn a_sidecar_starts_stops_and_starts_again() {
     let redis = RedisServer::start();
     let builder = Builder::new("b", &redis)

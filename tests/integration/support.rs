@@ -1,7 +1,9 @@
 //! What every topic needs: servers, sidecars, pairs of both, a relay with faults, a scripted
 //! replica, and a comparison of two servers.
 
+pub mod canonical;
 pub mod compare;
+pub mod load;
 pub mod pair;
 pub mod ports;
 pub mod process;

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redis::{Cmd, Connection, Pipeline, Value, cmd, pipe};
 
+use super::canonical::{
+    Canonical, canonical, fields_of, keep_common, map_of, sorted, stream_details, text_of,
+};
 use super::redis_server::{RedisServer, info_fields};
 
 /// The sidecar's own key, which differs by nature.
@@ -20,9 +23,8 @@ const TTL_TOLERANCE_MS: i64 = 2_000;
 /// Characters of a value shown in a difference.
 const SHOWN: usize = 160;
 
-/// Fields of `XINFO STREAM FULL` that depend on who looked when, or on the memory layout.
-const VOLATILE: [&str; 6] =
-    ["seen-time", "active-time", "idle", "inactive", "radix-tree-keys", "radix-tree-nodes"];
+/// No field of a hash has a time of expiry.
+const NO_TIMES: BTreeMap<String, Canonical> = BTreeMap::new();
 
 /// All that is known of a key.
 #[derive(Debug, PartialEq)]
@@ -31,14 +33,6 @@ struct Entry {
     value: Canonical,
     /// Unix time of expiry in milliseconds.
     expires: Option<i64>,
-}
-
-/// A value without order where its type has none.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Canonical {
-    Text(String),
-    List(Vec<Canonical>),
-    Map(BTreeMap<String, Canonical>),
 }
 
 /// What differs between two servers, a line each; empty when they are equal. Databases that hold
@@ -87,7 +81,9 @@ fn difference(
     if a.kind != b.kind {
         return Some(format!("type: {}", sides(&a.kind, &b.kind)));
     }
-    keep_common(&mut a.value, &mut b.value);
+    if a.kind == "stream" {
+        keep_common(&mut a.value, &mut b.value);
+    }
     if a.value != b.value {
         return Some(format!("{}: {}", a.kind, sides(&a.value, &b.value)));
     }
@@ -96,21 +92,6 @@ fn difference(
         (a, b) => a == b,
     };
     (!expiry_agrees).then(|| format!("time of expiry: {}", sides(&a.expires, &b.expires)))
-}
-
-/// Drops fields that one side alone reports, as servers of different releases do in XINFO.
-fn keep_common(a: &mut Canonical, b: &mut Canonical) {
-    match (a, b) {
-        (Canonical::Map(a), Canonical::Map(b)) => {
-            a.retain(|name, _| b.contains_key(name));
-            b.retain(|name, _| a.contains_key(name));
-            a.values_mut().zip(b.values_mut()).for_each(|(a, b)| keep_common(a, b));
-        }
-        (Canonical::List(a), Canonical::List(b)) => {
-            a.iter_mut().zip(b).for_each(|(a, b)| keep_common(a, b));
-        }
-        _ => {}
-    }
 }
 
 fn sides(a: &impl std::fmt::Debug, b: &impl std::fmt::Debug) -> String {
@@ -165,7 +146,7 @@ fn entries(connection: &mut Connection, keys: &[Vec<u8>], exact: bool) -> Vec<Op
             }
             "set" => sorted(canonical(&values[at])),
             "hash" => {
-                let expiry = std::mem::replace(&mut field_expiry[at], Canonical::List(vec![]));
+                let expiry = std::mem::replace(&mut field_expiry[at], Canonical::Map(NO_TIMES));
                 Canonical::List(vec![map_of(&values[at]), expiry])
             }
             "stream" => Canonical::List(vec![canonical(&values[at]), stream_details(&details[at])]),
@@ -225,8 +206,10 @@ fn field_expiry(
     let answers = ask(connection, questions);
     let pair = |(value, answer)| {
         let fields = fields_of(value).into_iter().map(|field| field.escape_ascii().to_string());
-        let Canonical::List(times) = canonical(answer) else { return Canonical::List(vec![]) };
-        Canonical::Map(fields.zip(times).collect())
+        let Canonical::List(times) = canonical(answer) else { return Canonical::Map(NO_TIMES) };
+        // Fields that stay are left out: then a server that knows no such times agrees.
+        let stays = Canonical::Text("-1".to_string());
+        Canonical::Map(fields.zip(times).filter(|(_, time)| *time != stays).collect())
     };
     values.iter().zip(&answers).map(pair).collect()
 }
@@ -244,78 +227,8 @@ fn expires(connection: &mut Connection, keys: &[Vec<u8>], exact: bool) -> Vec<Op
     answers.iter().map(absolute).collect()
 }
 
-/// Names in a flat list or a map of names and values.
-fn fields_of(value: &Value) -> Vec<Vec<u8>> {
-    redis::from_redis_value::<Vec<(Vec<u8>, Vec<u8>)>>(value.clone())
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(field, _)| field)
-        .collect()
-}
-
 fn functions(connection: &mut Connection) -> Canonical {
     let list: Value =
         cmd("FUNCTION").arg("LIST").arg("WITHCODE").query(connection).expect("FUNCTION LIST");
     sorted(canonical(&list))
-}
-
-/// `XINFO STREAM FULL` as maps, without what is volatile, and without the entries, which were read
-/// whole before.
-fn stream_details(value: &Value) -> Canonical {
-    let mut details = named(value);
-    if let Canonical::Map(fields) = &mut details {
-        fields.remove("entries");
-    }
-    details
-}
-
-/// Lists of names and values become maps, at any depth: in XINFO every list that begins with one
-/// of its names is such a list.
-fn named(value: &Value) -> Canonical {
-    let Value::Array(items) = value else { return canonical(value) };
-    let is_map =
-        items.first().is_some_and(|first| matches!(text_of(first).as_str(), "length" | "name"));
-    if !is_map {
-        return Canonical::List(items.iter().map(named).collect());
-    }
-    let pairs = items.chunks_exact(2).map(|pair| (text_of(&pair[0]), named(&pair[1])));
-    Canonical::Map(pairs.filter(|(name, _)| !VOLATILE.contains(&name.as_str())).collect())
-}
-
-fn map_of(value: &Value) -> Canonical {
-    let pairs: Vec<(Vec<u8>, Vec<u8>)> = redis::from_redis_value(value.clone()).unwrap_or_default();
-    let text = |bytes: Vec<u8>| bytes.escape_ascii().to_string();
-    let pairs = pairs.into_iter().map(|(name, value)| (text(name), Canonical::Text(text(value))));
-    Canonical::Map(pairs.collect())
-}
-
-fn canonical(value: &Value) -> Canonical {
-    match value {
-        Value::Array(items) | Value::Set(items) => {
-            Canonical::List(items.iter().map(canonical).collect())
-        }
-        Value::Map(pairs) => Canonical::Map(
-            pairs.iter().map(|(name, value)| (text_of(name), canonical(value))).collect(),
-        ),
-        _ => Canonical::Text(text_of(value)),
-    }
-}
-
-fn sorted(value: Canonical) -> Canonical {
-    match value {
-        Canonical::List(mut items) => {
-            items.sort();
-            Canonical::List(items)
-        }
-        other => other,
-    }
-}
-
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::BulkString(bytes) => bytes.escape_ascii().to_string(),
-        Value::SimpleString(text) => text.clone(),
-        Value::Int(number) => number.to_string(),
-        other => format!("{other:?}"),
-    }
 }

@@ -42,6 +42,14 @@ impl Pair {
         Self { sidecar_a, sidecar_b, a, b }
     }
 
+    /// Waits until both links stream.
+    #[track_caller]
+    pub fn wait_streaming(&self) {
+        for (sidecar, peer) in [(&self.sidecar_a, "b"), (&self.sidecar_b, "a")] {
+            sidecar.wait_link(peer, "streaming");
+        }
+    }
+
     /// Waits until both servers hold the same, and panics with the first differences if that is
     /// not so within `limit`.
     #[track_caller]

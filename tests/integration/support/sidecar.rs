@@ -177,6 +177,14 @@ impl Sidecar {
         info_fields(&text)
     }
 
+    /// Waits until the link to `peer` is in this state.
+    #[track_caller]
+    pub fn wait_link(&self, peer: &str, state: &str) {
+        eventually(&format!("the link to {peer} to be {state}"), PATIENCE, || {
+            self.info_duplex().get(&format!("link_{peer}_state")).is_some_and(|now| now == state)
+        });
+    }
+
     /// The status line and body of `GET path` on its HTTP port.
     pub fn http_get(&self, path: &str) -> (String, String) {
         let mut socket =
@@ -188,6 +196,14 @@ impl Sidecar {
         socket.read_to_string(&mut answer).expect("answer read");
         let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
         (head.lines().next().unwrap_or_default().to_string(), body.to_string())
+    }
+
+    /// How many full syncs it took from its peer.
+    pub fn full_syncs(&self) -> u64 {
+        let info = self.info_duplex();
+        let link = &info[&format!("link_{}", info["links"])];
+        let field = link.split(',').find_map(|field| field.strip_prefix("full_syncs="));
+        field.and_then(|count| count.parse().ok()).expect("a count of full syncs")
     }
 
     /// SIGKILL.

@@ -1,0 +1,127 @@
+//! Snapshot entries: a key that local clients wrote, and the peer has not seen that, is left alone.
+//!
+//! To be sure of that at the moment of writing: 1. the keys are watched; 2. the stream of the local
+//! Redis is read up to now, so that what was written before the watch is known; 3. what is written
+//! after it makes EXEC fail, and the entries are looked at again.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::batch::{Batch, Item, Kind};
+use super::pipeline::{Applier, ApplyError, REPLY_TIMEOUT, error_text};
+use crate::position::Database;
+use crate::redis::{InfoText, is_passing};
+use crate::resp;
+
+/// How long the source may need to read the stream up to now. While it has lost its connection
+/// nothing can be known, and the session begins anew.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+impl Applier {
+    /// Writes the snapshot entries at the front of the queue, as many as fit into a batch. Nothing
+    /// else must be under way. Not cancel safe.
+    pub(super) async fn write_entries(&mut self) -> Result<(), ApplyError> {
+        let mut items = self.take_entries();
+        let Some(database) = items.first().map(|item| item.database) else { return Ok(()) };
+        self.watch(database, &items).await?;
+        let unseen = self.setup.unseen.clone();
+        let is_newer = |key: &Bytes| unseen.contains(database, key);
+        items.retain(|item| !item.key.as_ref().is_some_and(is_newer));
+        if items.is_empty() {
+            self.ask(&["UNWATCH"]).await?;
+            return Ok(());
+        }
+        self.submit(Batch { items }).await;
+        let out = self.out.split();
+        self.send(&out).await?;
+        while !self.in_flight.is_empty() {
+            let reply = self.receive().await?;
+            self.take_reply(&reply)?;
+        }
+        Ok(())
+    }
+
+    /// Entries of one database, up to the bounds of a batch.
+    fn take_entries(&mut self) -> Vec<Item> {
+        let mut taken: Vec<Item> = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = self.pending.front().filter(|next| is_entry(next)) {
+            bytes += next.commands.len();
+            let fits = taken.len() < self.setup.batch_commands && bytes <= self.setup.batch_bytes;
+            let same = taken.first().is_none_or(|first| first.database == next.database);
+            if !same || !(fits || taken.is_empty()) {
+                break;
+            }
+            taken.extend(self.pending.pop_front());
+        }
+        taken
+    }
+
+    /// Watches the keys and waits until all that was written before is known.
+    async fn watch(&mut self, database: Database, items: &[Item]) -> Result<(), ApplyError> {
+        if self.database != database {
+            let reply = self.ask(&["SELECT", &database.to_string()]).await?;
+            if let Some(text) = error_text(&reply) {
+                if is_passing(&text) {
+                    return Err(self.unexpected(&reply).into());
+                }
+                return Err(ApplyError::NoSuchDatabase(database, text));
+            }
+            self.database = database;
+        }
+        let mut words = vec![Bytes::from_static(b"WATCH")];
+        words.extend(items.iter().filter_map(|item| item.key.clone()));
+        if words.len() > 1 {
+            let reply = self.ask(&words).await?;
+            if error_text(&reply).is_some() {
+                return Err(self.unexpected(&reply).into());
+            }
+        }
+        let reply = self.ask(&["INFO", "replication"]).await?;
+        let info = InfoText::parse(&String::from_utf8_lossy(&reply));
+        let now = info.position().ok_or_else(|| self.unexpected(&reply))?;
+        if self.setup.unseen.caught_up(now.offset, CATCH_UP).await {
+            Ok(())
+        } else {
+            Err(self.lost(io::ErrorKind::TimedOut.into()).into())
+        }
+    }
+
+    /// One command of ours and its reply, errors included.
+    async fn ask<A: AsRef<[u8]>>(&mut self, words: &[A]) -> Result<Bytes, ApplyError> {
+        let mut out = BytesMut::new();
+        resp::put_command(&mut out, words);
+        self.send(&out).await?;
+        self.receive().await
+    }
+
+    /// What comes back meanwhile is small against the buffers on the way, so writing all before
+    /// reading can't block for ever.
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
+        let written = timeout(REPLY_TIMEOUT, self.writer.write_all(bytes)).await;
+        let written = written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        written.map_err(|error| self.lost(error).into())
+    }
+
+    async fn receive(&mut self) -> Result<Bytes, ApplyError> {
+        loop {
+            let scanned = self.scanner.scan(&self.input);
+            if let Some(length) = scanned.map_err(|_| self.unexpected(&self.input))? {
+                return Ok(self.input.split_to(length).freeze());
+            }
+            let read = timeout(REPLY_TIMEOUT, self.reader.read_buf(&mut self.input)).await;
+            let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            if read.map_err(|error| self.lost(error))? == 0 {
+                return Err(self.lost(io::ErrorKind::UnexpectedEof.into()).into());
+            }
+        }
+    }
+}
+
+pub(super) fn is_entry(item: &Item) -> bool {
+    matches!(item.kind, Kind::Entry | Kind::EntryIfMissing)
+}
