@@ -1,65 +1,67 @@
-//! The site's loop-free history: local units only, in order.
+//! The site's loop-free history: local units only, in order, on disk.
 //!
 //! The source appends, any number of readers follow: links by position, followers by byte. What a
 //! reader asks for and is no longer here is an error that names what is missing, never a gap.
+//!
+//! A directory holds segments (`segment`) of records (`record`). One writer (`writer`) puts records
+//! at the end; what it wrote is shown to readers (`visible`, `reader`) in order (`core`). At an
+//! opening (`open`) every record is read once (`recover`).
 
 mod block;
+mod core;
 mod encoding;
+mod error;
+mod open;
+mod reader;
+mod record;
+mod recover;
+mod segment;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod varint;
+mod visible;
+mod writer;
 
-use std::collections::VecDeque;
+use std::fs::File;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use block::{Block, BlockBuilder, EXEC, MULTI, PING, UnitHead};
+pub use encoding::BlockError;
+pub use error::{JournalError, NotInJournal};
+pub use reader::{FollowerReader, Read, UnitReader};
 
-use crate::clock::{Clock, Timestamp};
+use self::core::Core;
+use crate::clock::Clock;
+use crate::config::{self, Fsync};
 use crate::position::{Database, FollowerOffset, Offset, Position, ReplicationId, Seen};
+use segment::Wanted;
 
 /// Followers' offsets begin here: RedisShake never acknowledges offset 0 and redis-GunYu subtracts
 /// a snapshot's size from what it is told (SYNCERS).
 const FIRST_FOLLOWER_OFFSET: FollowerOffset = FollowerOffset(1 << 40);
-
-/// Why a reader can't begin or go on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotInJournal {
-    /// The position is of a history that this site does not have.
-    #[error("{0} is of another history than {1}")]
-    OtherHistory(Position, Position),
-    /// Units behind the position were already dropped.
-    #[error("the journal begins at {begins}, {asked} is before it")]
-    Dropped {
-        /// What was asked for.
-        asked: String,
-        /// Where the journal begins now.
-        begins: String,
-    },
-    /// The position lies ahead of the stream.
-    #[error("{asked} is ahead of this site, which stands at {stands}")]
-    Ahead {
-        /// What was asked for.
-        asked: String,
-        /// Where the journal ends.
-        stands: String,
-    },
-    /// The local Redis began another history while the reader was at work.
-    #[error("the local Redis began another history")]
-    HistoryBroke,
-}
 
 /// Where the journal ends.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// The stream of the local Redis up to here is in the journal.
     pub position: Position,
+    /// The database in force there in the stream of the local Redis. None: nothing has ever come,
+    /// and the position is of no Redis.
+    pub database: Option<Database>,
     /// Followers' bytes up to here are in the journal.
     pub follower: FollowerOffset,
+    /// The database in force at the end of followers' bytes.
+    pub follower_database: Database,
     /// What has been seen of the other sites up to here.
     pub seen: Arc<Seen>,
     /// Goes up whenever the history breaks; readers of an older one end.
     pub epoch: u64,
-    /// Units taken since the start.
+    /// Units taken since the journal was made.
     pub units: u64,
 }
 
@@ -68,329 +70,212 @@ pub struct Head {
 pub struct JournalStatus {
     /// Where it ends.
     pub head: Head,
-    /// Where its oldest block begins.
+    /// Units behind this are in it.
     pub first: Position,
     /// Likewise for followers.
     pub first_follower: FollowerOffset,
-    /// Blocks in memory.
-    pub blocks: usize,
+    /// Segments on disk.
+    pub segments: usize,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes on disk that it may take.
+    pub max_bytes: u64,
+    /// Recent blocks that are in memory too.
+    pub cached_blocks: usize,
     /// Bytes that they take.
-    pub bytes: usize,
-    /// Bytes that they may take.
-    pub max_bytes: usize,
+    pub cached_bytes: usize,
+    /// Whether the last attempt to write it failed.
+    pub failing: bool,
     /// The id that followers know this history by.
     pub follower_id: ReplicationId,
+    /// Ids that this history had before.
+    pub earlier_ids: Vec<ReplicationId>,
 }
 
-#[derive(Debug)]
-struct State {
-    blocks: VecDeque<Arc<Block>>,
-    bytes: usize,
-    /// Units that end at or before this are dropped or were never here.
-    first: Offset,
-    first_follower: FollowerOffset,
-    /// Earlier ids of this history, each good up to an offset.
-    aliases: Vec<(ReplicationId, Offset)>,
-    follower_id: ReplicationId,
-    /// In force at the end of the payload.
-    follower_database: Database,
-    head: Head,
-}
-
-/// The journal. In memory, bounded; the oldest blocks go.
+/// The journal.
 #[derive(Debug)]
 pub struct Journal {
-    state: Mutex<State>,
-    head: watch::Sender<Head>,
-    max_bytes: usize,
-    clock: Arc<Clock>,
-}
-
-/// What a link's reader gets next.
-#[derive(Debug)]
-pub enum Read {
-    /// Units; those at or before the reader's position are to be passed over.
-    Block(Arc<Block>),
-    /// All blocks were read; the site stands here, with this seen.
-    Idle(Head),
+    core: Arc<Core>,
+    syncing: Mutex<Option<JoinHandle<()>>>,
+    /// The directory is locked as long as this lives.
+    _lock: File,
 }
 
 impl Journal {
-    /// An empty journal that may take so many bytes of memory.
-    pub fn new(max_bytes: usize, clock: Arc<Clock>) -> Arc<Self> {
-        let nowhere = Position { replid: ReplicationId::random(), offset: Offset(0) };
-        let head = Head {
-            position: nowhere,
-            follower: FIRST_FOLLOWER_OFFSET,
-            seen: Arc::default(),
-            epoch: 0,
-            units: 0,
-        };
-        Arc::new(Self {
-            state: Mutex::new(State {
-                blocks: VecDeque::new(),
-                bytes: 0,
-                first: Offset(0),
-                first_follower: FIRST_FOLLOWER_OFFSET,
-                aliases: Vec::new(),
-                follower_id: ReplicationId::random(),
-                follower_database: Database(0),
-                head: head.clone(),
-            }),
-            head: watch::Sender::new(head),
-            max_bytes,
-            clock,
-        })
+    /// Opens the journal in `config.dir`, or makes one. Reads all of it: blocks for about a second
+    /// for each GiB that the system has in memory.
+    pub fn open(config: &config::Journal, clock: Arc<Clock>) -> Result<Arc<Self>, JournalError> {
+        Self::open_at_boot(config, clock, &open::boot_id())
     }
 
-    /// The history begins (anew) at `position`: nothing of what was here can be read any more.
-    pub fn begin_history(&self, position: Position) {
-        let mut state = self.state.lock();
-        state.blocks.clear();
-        state.bytes = 0;
-        state.aliases.clear();
-        state.first = position.offset;
-        state.first_follower = state.head.follower;
-        state.follower_id = ReplicationId::random();
-        state.head.position = position;
-        state.head.seen = Arc::default();
-        state.head.epoch += 1;
-        self.head.send_replace(state.head.clone());
+    fn open_at_boot(
+        config: &config::Journal,
+        clock: Arc<Clock>,
+        boot: &str,
+    ) -> Result<Arc<Self>, JournalError> {
+        let (core, lock) = open::open(config, clock, boot)?;
+        let core = Arc::new(core);
+        let syncing = if config.fsync == Fsync::No {
+            None
+        } else {
+            let core = core.clone();
+            let thread = std::thread::Builder::new().name("journal-sync".to_owned());
+            let started = thread.spawn(move || core.keep_syncing());
+            let path = config.dir.clone();
+            Some(started.map_err(|source| JournalError::Open { path, source })?)
+        };
+        Ok(Arc::new(Self { core, syncing: Mutex::new(syncing), _lock: lock }))
+    }
+
+    /// The history begins (anew) at `position`, with this database in force there: nothing of what
+    /// was here can be read any more.
+    pub async fn begin_history(
+        &self,
+        position: Position,
+        database: Database,
+    ) -> Result<(), JournalError> {
+        let number = self.core.begin(position, database)?;
+        self.core.settle(number).await
     }
 
     /// The same history goes on under another id (PSYNC2); the old one is good up to here.
-    pub fn rename_history(&self, replid: ReplicationId) {
-        let mut state = self.state.lock();
-        let old = state.head.position;
-        if old.replid != replid {
-            state.aliases.push((old.replid, old.offset));
-            state.head.position.replid = replid;
-            self.head.send_replace(state.head.clone());
-        }
+    pub async fn rename_history(&self, replid: ReplicationId) -> Result<(), JournalError> {
+        let number = self.core.rename(replid)?;
+        self.core.settle(number).await
     }
 
-    /// Appends what the stream brought up to `position`: a block if there were units, and what has
-    /// been seen by now. Gives each unit its moment.
-    pub fn append(&self, block: Option<Block>, position: Position, seen: &Arc<Seen>) {
-        let mut state = self.state.lock();
-        if let Some(mut block) = block {
-            block.first_timestamp = self.clock.take(block.units.len() as u64);
-            state.head.units += block.units.len() as u64;
-            self.push(&mut state, block);
-        }
-        state.head.position = position;
-        state.head.seen = seen.clone();
-        self.head.send_replace(state.head.clone());
+    /// Appends what the stream brought up to `position`: a block if there were units, the database
+    /// in force there, and what has been seen by now. Gives each unit its moment.
+    ///
+    /// The block is taken when it is written; on [`JournalError::Write`] it is still there and
+    /// nothing has changed, so the same call can be made again. With `fsync = "always"` this waits
+    /// for the disk; dropped meanwhile, what was written stays.
+    pub async fn append(
+        &self,
+        block: &mut Option<Block>,
+        position: Position,
+        database: Database,
+        seen: &Arc<Seen>,
+    ) -> Result<(), JournalError> {
+        let number = self.core.append(block, position, database, seen)?;
+        self.core.settle(number).await
     }
 
     /// Appends a PING, for followers only.
-    pub fn ping(&self) {
-        let mut state = self.state.lock();
-        let at = state.head.position;
-        let block = Block {
-            replid: at.replid,
-            start: at.offset,
-            end: at.offset,
-            follower_start: state.head.follower,
-            first_timestamp: Timestamp(0),
-            units: Vec::new(),
-            seen: Vec::new(),
-            payload: bytes::Bytes::from_static(PING),
-        };
-        self.push(&mut state, block);
-        self.head.send_replace(state.head.clone());
+    pub async fn ping(&self) -> Result<(), JournalError> {
+        let number = self.core.ping()?;
+        self.core.settle(number).await
     }
 
-    fn push(&self, state: &mut State, mut block: Block) {
-        block.follower_start = state.head.follower;
-        state.head.follower = block.follower_end();
-        if let Some(last) = block.units.last() {
-            state.follower_database = last.database_after;
-        }
-        state.bytes += block.memory();
-        state.blocks.push_back(Arc::new(block));
-        while state.bytes > self.max_bytes && state.blocks.len() > 1 {
-            if let Some(oldest) = state.blocks.pop_front() {
-                state.bytes -= oldest.memory();
-                state.first_follower = oldest.follower_end();
-                if let Some(last) = oldest.units.last() {
-                    state.first = last.end;
-                }
-            }
+    /// Forces all to disk and marks that the session ended well. Blocks; to be called when all else
+    /// has ended, since nothing is taken any more.
+    pub fn close(&self) -> Result<(), JournalError> {
+        self.stop_syncing();
+        self.core.close()
+    }
+
+    fn stop_syncing(&self) {
+        self.core.stop_syncing();
+        if let Some(thread) = self.syncing.lock().take() {
+            // It does not panic; and if it did, there would be nothing more to do about it here.
+            let _ = thread.join();
         }
     }
 
     /// Where it ends, now.
     pub fn head(&self) -> Head {
-        self.head.borrow().clone()
+        self.core.head()
     }
 
     /// Follows where it ends.
     pub fn watch(&self) -> watch::Receiver<Head> {
-        self.head.subscribe()
+        self.core.watch()
     }
 
     /// Numbers for people and metrics.
     pub fn status(&self) -> JournalStatus {
-        let state = self.state.lock();
+        let failing = self.core.writer.lock().is_failing();
+        let visible = self.core.visible.lock();
+        let (first, first_follower) = visible.first();
         JournalStatus {
-            head: state.head.clone(),
-            first: Position { replid: state.head.position.replid, offset: state.first },
-            first_follower: state.first_follower,
-            blocks: state.blocks.len(),
-            bytes: state.bytes,
-            max_bytes: self.max_bytes,
-            follower_id: state.follower_id,
+            head: visible.head(),
+            first: Position { replid: visible.state.position.replid, offset: first },
+            first_follower,
+            segments: visible.segments.len(),
+            bytes: visible.size(),
+            max_bytes: self.core.max_size,
+            cached_blocks: visible.blocks.len(),
+            cached_bytes: visible.cached,
+            failing,
+            follower_id: visible.state.follower_id,
+            earlier_ids: visible.state.aliases.iter().map(|(id, _)| *id).collect(),
         }
     }
 
     /// A reader of the units behind `position`.
-    pub fn read_from(self: &Arc<Self>, position: Position) -> Result<UnitReader, NotInJournal> {
-        let state = self.state.lock();
-        let here = state.head.position;
-        let known = position.replid == here.replid
-            || state
-                .aliases
-                .iter()
-                .any(|(id, to)| *id == position.replid && position.offset <= *to);
-        if !known {
-            return Err(NotInJournal::OtherHistory(position, here));
-        }
-        if position.offset > here.offset {
-            return Err(NotInJournal::Ahead {
-                asked: position.to_string(),
-                stands: here.to_string(),
-            });
-        }
-        if position.offset < state.first {
-            return Err(dropped(position.offset, state.first));
-        }
-        Ok(UnitReader {
-            journal: self.clone(),
-            at: position.offset,
-            epoch: state.head.epoch,
-            head: self.head.subscribe(),
-        })
+    pub fn read_from(&self, position: Position) -> Result<UnitReader, NotInJournal> {
+        let epoch = {
+            let visible = self.core.visible.lock();
+            let here = visible.state.position;
+            let mut aliases = visible.state.aliases.iter();
+            let known = position.replid == here.replid
+                || aliases.any(|(id, to)| *id == position.replid && position.offset <= *to);
+            if !known {
+                return Err(NotInJournal::OtherHistory(position, here));
+            }
+            if position.offset > here.offset {
+                return Err(NotInJournal::Ahead {
+                    asked: position.to_string(),
+                    stands: here.to_string(),
+                });
+            }
+            visible.check_kept(Wanted::Units(position.offset))?;
+            visible.epoch
+        };
+        Ok(UnitReader::new(self.core.clone(), epoch, position.offset))
     }
 
     /// Where a follower's bytes stand for a snapshot taken at `position`, which must not lie ahead
     /// of the journal's end: the offset of what follows, and the database in force there.
-    pub fn follower_at(
+    pub async fn follower_at(
         &self,
         position: Offset,
     ) -> Result<(FollowerOffset, Database), NotInJournal> {
-        let state = self.state.lock();
-        if position < state.first {
-            return Err(dropped(position, state.first));
+        let epoch = self.core.reader_at(Wanted::Units(position))?;
+        let mut reader = UnitReader::new(self.core.clone(), epoch, position);
+        loop {
+            let block = match reader.read().await? {
+                Read::Block(block) => block,
+                Read::Idle(head) => return Ok((head.follower, head.follower_database)),
+            };
+            if let Some(unit) = block.units.iter().find(|unit| unit.end > position) {
+                // Behind the SELECT that may stand before the unit: the follower is sent one
+                // anyway.
+                let start = FollowerOffset(block.follower_start.0 + unit.from as u64);
+                return Ok((start, unit.database));
+            }
         }
-        let index = state.blocks.partition_point(|block| block.end <= position);
-        let later = state.blocks.range(index..).find_map(|block| {
-            let unit = block.units.iter().find(|unit| unit.end > position)?;
-            // Behind the SELECT that may stand before the unit: the follower is sent one anyway.
-            let start = FollowerOffset(block.follower_start.0 + unit.from as u64);
-            Some((start, unit.database))
-        });
-        Ok(later.unwrap_or((state.head.follower, state.follower_database)))
     }
 
     /// A reader of followers' bytes from `from` on, under the id that followers were told.
-    pub fn follow_from(
-        self: &Arc<Self>,
-        from: FollowerOffset,
-    ) -> Result<FollowerReader, NotInJournal> {
-        let state = self.state.lock();
-        if from < state.first_follower {
-            return Err(dropped(from, state.first_follower));
-        }
-        if from > state.head.follower {
-            return Err(NotInJournal::Ahead {
-                asked: from.to_string(),
-                stands: state.head.follower.to_string(),
-            });
-        }
-        Ok(FollowerReader {
-            journal: self.clone(),
-            at: from,
-            epoch: state.head.epoch,
-            head: self.head.subscribe(),
-        })
+    pub fn follow_from(&self, from: FollowerOffset) -> Result<FollowerReader, NotInJournal> {
+        let epoch = {
+            let visible = self.core.visible.lock();
+            if from > visible.state.follower {
+                return Err(NotInJournal::Ahead {
+                    asked: from.to_string(),
+                    stands: visible.state.follower.to_string(),
+                });
+            }
+            visible.check_kept(Wanted::Bytes(from))?;
+            visible.epoch
+        };
+        Ok(FollowerReader::new(self.core.clone(), epoch, from))
     }
 }
 
-fn dropped(asked: impl std::fmt::Display, begins: impl std::fmt::Display) -> NotInJournal {
-    NotInJournal::Dropped { asked: asked.to_string(), begins: begins.to_string() }
-}
-
-/// Reads units in order, for a link.
-#[derive(Debug)]
-pub struct UnitReader {
-    journal: Arc<Journal>,
-    at: Offset,
-    epoch: u64,
-    head: watch::Receiver<Head>,
-}
-
-impl UnitReader {
-    /// What follows; at the end, where the site stands. Never waits.
-    pub fn read(&mut self) -> Result<Read, NotInJournal> {
-        self.head.mark_unchanged();
-        let state = self.journal.state.lock();
-        if state.head.epoch != self.epoch {
-            return Err(NotInJournal::HistoryBroke);
-        }
-        if self.at < state.first {
-            return Err(dropped(self.at, state.first));
-        }
-        let index = state.blocks.partition_point(|block| block.end <= self.at);
-        let block = state.blocks.range(index..).find(|block| !block.units.is_empty());
-        if let Some(block) = block {
-            self.at = block.end;
-            return Ok(Read::Block(block.clone()));
-        }
-        Ok(Read::Idle(state.head.clone()))
-    }
-
-    /// Waits until the journal has moved since the last read. Cancel safe.
-    pub async fn moved(&mut self) {
-        // The sender lives in the journal that we hold.
-        let _ = self.head.changed().await;
-    }
-}
-
-/// Reads bytes in order, for a follower.
-#[derive(Debug)]
-pub struct FollowerReader {
-    journal: Arc<Journal>,
-    at: FollowerOffset,
-    epoch: u64,
-    head: watch::Receiver<Head>,
-}
-
-impl FollowerReader {
-    /// What follows, `None` at the end. Never waits.
-    pub fn read(&mut self) -> Result<Option<bytes::Bytes>, NotInJournal> {
-        self.head.mark_unchanged();
-        let state = self.journal.state.lock();
-        if state.head.epoch != self.epoch {
-            return Err(NotInJournal::HistoryBroke);
-        }
-        if self.at < state.first_follower {
-            return Err(dropped(self.at, state.first_follower));
-        }
-        let index = state.blocks.partition_point(|block| block.follower_end() <= self.at);
-        let Some(block) = state.blocks.get(index) else { return Ok(None) };
-        let skip = usize::try_from(self.at.0 - block.follower_start.0).unwrap_or(usize::MAX);
-        self.at = block.follower_end();
-        Ok(Some(block.payload.slice(skip..)))
-    }
-
-    /// Up to where it has read.
-    pub fn at(&self) -> FollowerOffset {
-        self.at
-    }
-
-    /// Waits until the journal has moved since the last read. Cancel safe.
-    pub async fn moved(&mut self) {
-        let _ = self.head.changed().await;
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.stop_syncing();
     }
 }

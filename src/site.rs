@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::apply::ApplySetup;
 use crate::clock::Clock;
@@ -59,7 +59,7 @@ struct Ends {
 /// The order matters: the source is attached and the journal open before the port is served and
 /// links begin, so that no write of ours can enter Redis before the filter is looking.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let site = Site::new(config);
+    let site = Site::new(config)?;
     let socket = bind(&site.config.listen.addr).await.with_context(|| {
         format!("can't listen on {}; is [listen] addr free?", site.config.listen.addr)
     })?;
@@ -104,6 +104,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tasks.wait().await;
     source_stop.cancel();
     source_task.wait().await;
+    site.journal.close()?;
     Ok(())
 }
 
@@ -136,16 +137,15 @@ async fn hand_over(feed: Arc<Feed>, end: SessionEnd, stop: CancellationToken) {
 }
 
 impl Site {
-    fn new(config: Config) -> Self {
+    fn new(config: Config) -> anyhow::Result<Self> {
         let clock = Arc::new(Clock::default());
-        let max = usize::try_from(config.journal.max_size.as_u64()).unwrap_or(usize::MAX);
         let links = config.peers.iter().map(|peer| Ends {
             pairing: Pairing::new(peer.site.clone()),
             status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone())),
         });
-        Self {
+        Ok(Self {
             target: Target::from(&config.redis),
-            journal: Journal::new(max, clock.clone()),
+            journal: Journal::open(&config.journal, clock.clone())?,
             clock,
             write_off: WriteOffSet::new(),
             problems: Arc::default(),
@@ -154,7 +154,7 @@ impl Site {
             checkpoint_touched: Arc::new(watch::Sender::new(0)),
             links: links.collect(),
             config,
-        }
+        })
     }
 
     fn board(&self) -> Board {
@@ -261,7 +261,11 @@ async fn ping_followers(journal: Arc<Journal>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => journal.ping(),
+            _ = ticks.tick() => {}
+        }
+        // The journal has said it already; the next tick tries again.
+        if let Err(error) = journal.ping().await {
+            debug!(%error, "followers are not sent a ping");
         }
     }
 }

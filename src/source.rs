@@ -6,6 +6,7 @@
 
 mod attach;
 mod receive_stream;
+mod remember;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +23,7 @@ use receive_stream::StreamReceiver;
 
 use crate::backoff::Backoff;
 use crate::conflict::{KeyTable, Unseen};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError};
 use crate::observe::{Problems, SourceState, SourceStatus};
 use crate::redis::{RedisError, Target};
 use crate::write_off::WriteOffSet;
@@ -32,6 +33,8 @@ use crate::write_off::WriteOffSet;
 const SILENCE: Duration = Duration::from_mins(1);
 /// How often we acknowledge, as replicas do.
 const ACK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a journal that can't be written is left alone: room is rarely made faster.
+const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a connection to the local Redis ended.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,8 @@ enum StreamEnd {
     Silent,
     #[error("the replication stream can't be read: {0}")]
     Scan(#[from] crate::resp::ScanError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("shutting down")]
     Stopped,
 }
@@ -70,27 +75,43 @@ impl Source {
     /// can't be served as it is.
     pub async fn attach_first(&self, stop: &CancellationToken) -> Result<Running, AttachError> {
         let mut backoff = Backoff::for_connections();
+        // Where an earlier run of the sidecar left off.
+        let head = self.journal.head();
+        let left_off = |database| Resume { position: head.position, database };
+        let resume = head.database.map(left_off);
         loop {
             let attached = tokio::select! {
                 () = stop.cancelled() => return Err(AttachError::Stopped),
-                attached = attach::attach(&self.target, &self.status, None) => attached,
+                attached = attach::attach(&self.target, &self.status, resume) => attached,
             };
             match attached {
-                Ok(attached) => return Ok(self.begin(attached)),
+                Ok(attached) => {
+                    let begun = self.begin(attached, stop).await;
+                    return begun.map_err(|end| match end {
+                        StreamEnd::Journal(error) => AttachError::Journal(error),
+                        _ => AttachError::Stopped,
+                    });
+                }
                 Err(error) if error.is_passing() => self.wait(&error, &mut backoff, stop).await,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn begin(&self, attached: Attached) -> Running {
+    /// An error means that the journal ended, or `stop`.
+    async fn begin(
+        &self,
+        attached: Attached,
+        stop: &CancellationToken,
+    ) -> Result<Running, StreamEnd> {
         let position = attached.position;
         info!(%position, how = attached.how.name(), "attached to the local redis");
-        self.status.set_state(SourceState::Online);
         match attached.how {
             How::Again => {
                 self.status.attached_again.fetch_add(1, Ordering::Relaxed);
-                self.journal.rename_history(position.replid);
+                while let Err(error) = self.journal.rename_history(position.replid).await {
+                    self.wait_for_journal(error, stop).await?;
+                }
                 self.unseen.iter().for_each(|unseen| unseen.rename_history(position.replid));
             }
             how => {
@@ -99,12 +120,38 @@ impl Source {
                     _ => &self.status.attached_free,
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
-                self.journal.begin_history(position);
+                let database = attached.database;
+                while let Err(error) = self.journal.begin_history(position, database).await {
+                    self.wait_for_journal(error, stop).await?;
+                }
                 self.unseen.iter().for_each(|unseen| unseen.begin_history(position));
                 self.write_off.give_up_all();
             }
         }
-        Running { attached }
+        self.status.set_state(SourceState::Online);
+        Ok(Running { attached })
+    }
+
+    /// Waits before the journal is tried again, if that can help. Nothing is acknowledged meanwhile,
+    /// and the local Redis keeps what comes.
+    async fn wait_for_journal(
+        &self,
+        error: JournalError,
+        stop: &CancellationToken,
+    ) -> Result<(), StreamEnd> {
+        if !matches!(error, JournalError::Write { .. }) {
+            return Err(error.into());
+        }
+        let reason = error.to_string();
+        let state = SourceState::Connecting(reason.clone());
+        if self.status.state() != state {
+            self.problems.add("journal", reason);
+            self.status.set_state(state);
+        }
+        tokio::select! {
+            () = stop.cancelled() => Err(StreamEnd::Stopped),
+            () = tokio::time::sleep(JOURNAL_RETRY) => Ok(()),
+        }
     }
 
     async fn wait(&self, error: &AttachError, backoff: &mut Backoff, stop: &CancellationToken) {
@@ -126,6 +173,9 @@ impl Source {
     /// arguments of the local Redis's commands are keys.
     pub async fn run(self, running: Running, keys: KeyTable, stop: CancellationToken) {
         let mut attached = running.attached;
+        if attached.how == How::Again {
+            self.remember_unseen(&keys).await;
+        }
         let mut backoff = Backoff::for_connections();
         loop {
             let mut receiver = self.receiver(&attached, &keys);
@@ -158,7 +208,13 @@ impl Source {
                 warn!(position = %attached.position, "{text}");
                 self.problems.add("source", text);
             }
-            attached = self.begin(attached).attached;
+            attached = match self.begin(attached, &stop).await {
+                Ok(running) => running.attached,
+                Err(end) => {
+                    warn!(reason = %end, "the source ends");
+                    return;
+                }
+            };
         }
     }
 
@@ -179,14 +235,14 @@ impl Source {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_since = Instant::now();
         loop {
-            match receiver.take(&mut connection.input, self) {
+            match receiver.take(&mut connection.input, self, stop).await {
                 Ok(false) => {}
                 Ok(true) => {
                     if let Err(error) = connection.write(&receiver.ack()).await {
                         return error.into();
                     }
                 }
-                Err(error) => return error.into(),
+                Err(end) => return end,
             }
             tokio::select! {
                 () = stop.cancelled() => return StreamEnd::Stopped,

@@ -102,7 +102,7 @@ impl Session<'_> {
             None => self.full().await?,
         };
         loop {
-            while let Some(bytes) = reader.read()? {
+            while let Some(bytes) = reader.read().await? {
                 self.writer.write_all(&bytes).await?;
                 self.entered.status.sent.store(reader.at().0, Ordering::Relaxed);
             }
@@ -128,7 +128,7 @@ impl Session<'_> {
         let feed = self.feed;
         let mut snapshot = Snapshot::begin(&feed.target, self.wish.eof).await?;
         snapshot.caught_up(&feed.journal).await?;
-        let (from, database) = feed.journal.follower_at(snapshot.at.offset)?;
+        let (from, database) = feed.journal.follower_at(snapshot.at.offset).await?;
         // Opened before the snapshot is sent, so that its bytes are known to be there now.
         let reader = feed.journal.follow_from(from)?;
         let select = select(database);

@@ -261,7 +261,7 @@ impl Feed {
         let mut next_heartbeat = Instant::now();
         let mut heard_at = Instant::now();
         loop {
-            let head = match reader.read()? {
+            let head = match reader.read().await? {
                 Read::Block(block) => {
                     out.clear();
                     let mut bytes = BytesMut::new();

@@ -115,7 +115,7 @@ impl<'a> Intake<'a> {
 
     async fn block(&mut self, bytes: Bytes) -> Result<(), LinkError> {
         let broken = |what: String| LinkError::Broken(what);
-        let block = Block::decode(bytes).map_err(|error| broken(error.to_string()))?;
+        let block = Block::decode(&bytes).map_err(|error| broken(error.to_string()))?;
         let Some(at) = self.at else {
             return Err(broken("units before a position".to_owned()));
         };

@@ -65,12 +65,14 @@ pub(crate) mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::config;
     use crate::observe::{LinkState, SourceState};
     use crate::position::{Offset, Position, ReplicationId};
 
     /// A board of a site `a` with a link `b` that streams.
     pub fn board() -> Board {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = config::Journal { dir: dir.path().to_owned(), ..Default::default() };
         let link = LinkStatus::new("b".parse().unwrap(), "10.0.0.2:6380".to_owned());
         link.set_state(LinkState::Streaming);
         let replid = ReplicationId::from_bytes(&[b'c'; 40]).unwrap();
@@ -83,7 +85,7 @@ pub(crate) mod tests {
             site: "a".parse().unwrap(),
             primary: Some("a".parse().unwrap()),
             started: Instant::now(),
-            journal: Journal::new(1 << 20, Arc::new(Clock::default())),
+            journal: Journal::open(&journal, Arc::default()).unwrap(),
             write_off: WriteOffSet::new(),
             source: Arc::new(source),
             links: vec![Arc::new(link)],

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use redis_protocol::resp2::types::BytesFrame;
 use tracing::info;
 
+use crate::journal::JournalError;
 use crate::observe::{SourceState, SourceStatus};
 use crate::position::{Database, Position};
 use crate::redis::{
@@ -47,6 +48,9 @@ pub enum AttachError {
         /// Its master.
         master: String,
     },
+    /// The journal does not take where we stand.
+    #[error("the journal can't be used: {0}")]
+    Journal(JournalError),
     /// We are told to stop.
     #[error("stopped while waiting for the local Redis")]
     Stopped,
@@ -58,7 +62,7 @@ impl AttachError {
         match self {
             Self::Redis { error, .. } => error.is_passing(),
             Self::Replica { .. } => true,
-            Self::Unfit { .. } | Self::Stopped => false,
+            Self::Unfit { .. } | Self::Journal(_) | Self::Stopped => false,
         }
     }
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BytesMut};
+use tokio_util::sync::CancellationToken;
 
-use super::Source;
+use super::{Source, StreamEnd};
 use crate::conflict::KeyTable;
 use crate::journal::BlockBuilder;
+use crate::observe::SourceState;
 use crate::position::{Database, Offset, Position, Seen};
-use crate::resp::{self, Command, Limits, ScanError, Scanner};
+use crate::resp::{self, Command, Limits, Scanner};
 use crate::write_off::{Filter, Mark, Verdict};
 
 /// The state of reading one connection.
@@ -54,7 +56,12 @@ impl<'k> StreamReceiver<'k> {
 
     /// Takes all whole commands off `input`, and puts the units that are whole into the journal.
     /// Whether the master asked for an acknowledgement.
-    pub(super) fn take(&mut self, input: &mut BytesMut, to: &Source) -> Result<bool, ScanError> {
+    pub(super) async fn take(
+        &mut self,
+        input: &mut BytesMut,
+        to: &Source,
+        stop: &CancellationToken,
+    ) -> Result<bool, StreamEnd> {
         let mut asked = false;
         let mut scanner = std::mem::replace(&mut self.scanner, Scanner::new(Limits::STREAM));
         let mut start = 0;
@@ -76,12 +83,12 @@ impl<'k> StreamReceiver<'k> {
             input.advance(start);
             to.unseen.iter().for_each(|unseen| unseen.scanned(self.scanned.offset));
             to.status.stream_bytes.fetch_add(start as u64, Ordering::Relaxed);
-            self.write_journal(to);
+            self.write_journal(to, stop).await?;
             if self.filter.take_checkpoint_touched() {
                 to.checkpoint_touched.send_modify(|count| *count += 1);
             }
         }
-        result
+        Ok(result?)
     }
 
     fn take_command(&mut self, command: Command<'_>, to: &Source) {
@@ -117,19 +124,34 @@ impl<'k> StreamReceiver<'k> {
     }
 
     /// While a transaction is open its bytes wait in the builder, and with them what came before.
-    fn write_journal(&mut self, to: &Source) {
+    async fn write_journal(
+        &mut self,
+        to: &Source,
+        stop: &CancellationToken,
+    ) -> Result<(), StreamEnd> {
         if self.builder.is_open() || self.boundary.0 == self.journaled.0 {
-            return;
+            return Ok(());
         }
         let replid = self.scanned.replid;
-        let block = (!self.builder.is_empty())
+        let mut block = (!self.builder.is_empty())
             .then(|| self.builder.take(replid, self.journaled.0, self.boundary.0));
         if let Some(block) = &block {
             to.status.local_units.fetch_add(block.units.len() as u64, Ordering::Relaxed);
             to.status.local_bytes.fetch_add(block.payload.len() as u64, Ordering::Relaxed);
         }
-        to.journal.append(block, Position { replid, offset: self.boundary.0 }, &self.seen);
+        let (offset, database) = self.boundary;
+        let position = Position { replid, offset };
+        let (journal, seen) = (&to.journal, &self.seen);
+        let mut waited = false;
+        while let Err(error) = journal.append(&mut block, position, database, seen).await {
+            to.wait_for_journal(error, stop).await?;
+            waited = true;
+        }
+        if waited {
+            to.status.set_state(SourceState::Online);
+        }
         self.journaled = self.boundary;
+        Ok(())
     }
 
     /// The acknowledgement of what is journaled.

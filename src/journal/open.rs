@@ -1,0 +1,132 @@
+//! Opening a journal: the lock on its directory, what is there, and where the new session begins.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use tracing::{info, warn};
+
+use super::core::Core;
+use super::record::{Record, Session, State};
+use super::recover::{Recovered, recover};
+use super::segment::{Head, Segment, SegmentFile};
+use super::visible::Visible;
+use super::writer::Writer;
+use super::{FIRST_FOLLOWER_OFFSET, JournalError};
+use crate::clock::Clock;
+use crate::config::{self, Fsync};
+use crate::position::ReplicationId;
+
+/// The file that is locked.
+const LOCK: &str = "lock";
+/// A journal has about so many segments, so that dropping one drops little of it.
+const SEGMENTS: u64 = 16;
+/// A segment is not made smaller than this..
+const MIN_SEGMENT: u64 = 1 << 20;
+/// ..and not larger: removing 64 MiB takes a few milliseconds.
+const MAX_SEGMENT: u64 = 64 << 20;
+/// Another text at each boot of the machine (Linux, random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// This boot of the machine. One that can't be told is like no other: then a crash of the machine
+/// is assumed.
+pub(super) fn boot_id() -> String {
+    std::fs::read_to_string(BOOT_ID)
+        .map_or_else(|_| ReplicationId::random().to_string(), |text| text.trim().to_owned())
+}
+
+/// Opens the journal in its directory, which stays locked as long as the file lives.
+pub(super) fn open(
+    config: &config::Journal,
+    clock: Arc<Clock>,
+    boot: &str,
+) -> Result<(Core, File), JournalError> {
+    let dir = &config.dir;
+    let lock = lock(dir)?;
+    let max_size = config.max_size.as_u64();
+    let size = (max_size / SEGMENTS).clamp(MIN_SEGMENT, MAX_SEGMENT);
+    let cache = usize::try_from(config.cache.as_u64()).unwrap_or(usize::MAX);
+    let session = Session { boot: boot.to_owned(), always: config.fsync == Fsync::Always };
+    let recovered = recover(dir, boot)?;
+    let found = match recovered {
+        Some(recovered) => recovered,
+        None => first_segment(dir, &session)?,
+    };
+    clock.observe(found.state.last_timestamp);
+    let (Some(last), state) = (found.segments.back(), found.state.clone()) else {
+        return Err(JournalError::Unfit("no segment".to_owned()));
+    };
+    let place = (last.records, last.end);
+    let mut writer =
+        Writer::new(dir.clone(), session.clone(), state.clone(), last.file.clone(), place);
+    writer.segment_size = size;
+    writer.synced = found.synced;
+    if config.fsync != Fsync::No {
+        let unsynced = found.segments.iter().filter(|s| s.file.sequence >= found.synced);
+        writer.unsynced = unsynced.map(|segment| segment.file.clone()).collect();
+    }
+    let written = if found_other_boot(&found, boot) {
+        // Its head says that all before was read and is on disk.
+        writer.synced = last.file.sequence + 1;
+        let follower_id = follower_id(&found, boot);
+        writer.begin(State { follower_id, ..state.clone() }, false)?
+    } else {
+        writer.write(&Record::Open(session))?
+    };
+    info!(
+        dir = %dir.display(), position = %state.position, units = state.units,
+        "the journal is open"
+    );
+    let visible = Visible::new(state, found.segments, cache, (max_size, size));
+    let core = Core::new(writer, visible, config.fsync, max_size, clock);
+    {
+        let mut writer = core.writer.lock();
+        core.show(&mut writer, written);
+        let file = writer.file.clone();
+        writer.unsynced.push(file);
+    }
+    // A session that is not on disk could not be told from a clean end after a crash.
+    core.sync()?;
+    Ok((core, lock))
+}
+
+fn found_other_boot(found: &Recovered, boot: &str) -> bool {
+    found.session.boot != boot
+}
+
+/// Followers may have been sent what a crash of the machine took: then they must not go on.
+fn follower_id(found: &Recovered, boot: &str) -> ReplicationId {
+    if found.machine_crashed(boot) && (found.cut || !found.session.always) {
+        warn!("the machine went down without a clean end: followers take a full sync");
+        return ReplicationId::random();
+    }
+    found.state.follower_id
+}
+
+fn first_segment(dir: &Path, session: &Session) -> Result<Recovered, JournalError> {
+    let state = State::nowhere(FIRST_FOLLOWER_OFFSET);
+    let head = Head { fresh: true, synced: 0, session: session.clone(), state: state.clone() };
+    let (file, records) = SegmentFile::create(dir, 1, &head)
+        .map_err(|source| JournalError::Open { path: dir.to_owned(), source })?;
+    let segment = Segment::new(Arc::new(file), records, &state);
+    let session = session.clone();
+    let segments = [segment].into();
+    Ok(Recovered { segments, state, session, clean: false, cut: false, synced: 0 })
+}
+
+fn lock(dir: &Path) -> Result<File, JournalError> {
+    let failed = |source| JournalError::Open { path: dir.to_owned(), source };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK))
+        .map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(JournalError::InUse { dir: dir.to_owned() }),
+        Err(error) => Err(failed(error.into())),
+    }
+}

@@ -1,0 +1,368 @@
+//! The journal against a model, and each rule of it.
+
+mod damage;
+mod model;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::Timestamp;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const BOOT: &str = "this boot";
+
+/// A journal in a directory of its own, and a stream that goes on in it.
+struct Stage {
+    _dir: TempDir,
+    config: config::Journal,
+    journal: Option<Arc<Journal>>,
+    builder: BlockBuilder,
+    seen: Arc<Seen>,
+    count: u64,
+}
+
+impl Stage {
+    fn new(fsync: Fsync) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config::Journal {
+            dir: dir.path().join("journal"),
+            max_size: ByteSize::mib(64),
+            fsync,
+            cache: ByteSize::b(0),
+        };
+        let (builder, seen) = (BlockBuilder::new(None), Arc::default());
+        Self { _dir: dir, config, journal: None, builder, seen, count: 0 }
+    }
+
+    async fn begun(fsync: Fsync) -> Self {
+        let mut stage = Self::new(fsync);
+        stage.open(BOOT).unwrap();
+        let position = Position { replid: ReplicationId::random(), offset: Offset(1000) };
+        stage.journal().begin_history(position, Database(0)).await.unwrap();
+        stage
+    }
+
+    fn open(&mut self, boot: &str) -> Result<(), JournalError> {
+        self.journal = Some(Journal::open_at_boot(&self.config, Arc::default(), boot)?);
+        self.builder = BlockBuilder::new(None);
+        Ok(())
+    }
+
+    /// As `kill -9`: nothing is said at the end.
+    fn reopen(&mut self, boot: &str) -> Result<(), JournalError> {
+        self.journal = None;
+        self.open(boot)
+    }
+
+    fn journal(&self) -> &Arc<Journal> {
+        self.journal.as_ref().unwrap()
+    }
+
+    /// A block of one unit of so many bytes; its text.
+    async fn append(&mut self, size: usize) -> Result<Vec<u8>, JournalError> {
+        self.count += 1;
+        let text: Vec<u8> = format!("{}|", self.count).bytes().cycle().take(size).collect();
+        let at = self.journal().head().position;
+        let end = Offset(at.offset.0 + size as u64);
+        self.builder.unit(Database(0), &text, end, &self.seen);
+        let mut block = Some(self.builder.take(at.replid, at.offset, end));
+        let position = Position { offset: end, ..at };
+        self.journal().append(&mut block, position, Database(0), &self.seen).await?;
+        Ok(text)
+    }
+
+    /// Until all segments that there are were forced to disk.
+    async fn wait_for_disk(&self) {
+        let since = Instant::now();
+        let on_disk = || {
+            let writer = self.journal().core.writer.lock();
+            writer.unsynced.is_empty() && writer.synced >= writer.file.sequence
+        };
+        while !on_disk() {
+            assert!(since.elapsed() < PATIENCE);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.config.dir).unwrap();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some());
+        paths.sort();
+        paths
+    }
+}
+
+/// All units behind a position.
+async fn units(journal: &Journal, from: Position) -> Result<Vec<Vec<u8>>, NotInJournal> {
+    let mut reader = journal.read_from(from)?;
+    let (mut units, mut at) = (Vec::new(), from.offset);
+    while let Read::Block(block) = reader.read().await? {
+        for unit in block.units.iter().filter(|unit| unit.end > at) {
+            units.push(block.payload[unit.from..unit.to].to_vec());
+        }
+        at = block.end;
+    }
+    Ok(units)
+}
+
+/// All bytes from one on.
+async fn bytes(journal: &Journal, from: FollowerOffset) -> Result<Vec<u8>, NotInJournal> {
+    let mut reader = journal.follow_from(from)?;
+    let mut all = Vec::new();
+    while let Some(bytes) = reader.read().await? {
+        all.extend_from_slice(&bytes);
+    }
+    assert_eq!(reader.at().0, from.0 + all.len() as u64);
+    Ok(all)
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+#[tokio::test]
+async fn a_reopened_journal_knows_all_that_it_knew() {
+    for fsync in [Fsync::Always, Fsync::Everysec, Fsync::No] {
+        let mut stage = Stage::begun(fsync).await;
+        let start = stage.journal().head();
+        let peer = Position { replid: ReplicationId::random(), offset: Offset(7) };
+        stage.seen = Arc::new(Seen::default().with(&"b".parse().unwrap(), peer));
+        let first = stage.append(100).await.unwrap();
+        let renamed = ReplicationId::random();
+        stage.journal().rename_history(renamed).await.unwrap();
+        let second = stage.append(5000).await.unwrap();
+        stage.journal().ping().await.unwrap();
+        let at = stage.journal().head().position;
+        let at = Position { offset: Offset(at.offset.0 + 33), ..at };
+        // Only echoes came, and the stream stands in another database now.
+        stage.journal().append(&mut None, at, Database(5), &stage.seen).await.unwrap();
+        let (head, status) = (stage.journal().head(), stage.journal().status());
+        for closed in [false, true] {
+            if closed {
+                stage.journal().close().unwrap();
+            }
+            stage.reopen(BOOT).unwrap();
+            let now = stage.journal().head();
+            assert_eq!((now.position, now.database), (at, Some(Database(5))));
+            assert_eq!((now.follower, now.units, &now.seen), (head.follower, 2, &stage.seen));
+            assert_eq!(stage.journal().status().follower_id, status.follower_id);
+            // By the id that the history had before, too.
+            let units = units(stage.journal(), start.position).await.unwrap();
+            assert_eq!(units, [first.clone(), second.clone()]);
+            let all = bytes(stage.journal(), start.follower).await.unwrap();
+            let select = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n";
+            assert_eq!(all, [select, &first[..], &second, PING].concat());
+        }
+        assert!(matches!(stage.journal().read_from(peer), Err(NotInJournal::OtherHistory(..))));
+        let ahead = Position { offset: Offset(at.offset.0 + 1), ..at };
+        assert!(matches!(stage.journal().read_from(ahead), Err(NotInJournal::Ahead { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_new_history_takes_all_away_and_ends_readers() {
+    let mut stage = Stage::begun(Fsync::Everysec).await;
+    let before = stage.journal().head();
+    stage.append(100).await.unwrap();
+    let id = stage.journal().status().follower_id;
+    let mut units_before = stage.journal().read_from(before.position).unwrap();
+    let mut bytes_before = stage.journal().follow_from(before.follower).unwrap();
+    let position = Position { replid: ReplicationId::random(), offset: Offset(5) };
+    stage.journal().begin_history(position, Database(9)).await.unwrap();
+    assert!(matches!(units_before.read().await, Err(NotInJournal::HistoryBroke)));
+    assert!(matches!(bytes_before.read().await, Err(NotInJournal::HistoryBroke)));
+    for _ in 0..2 {
+        let head = stage.journal().head();
+        assert_eq!((head.position, head.database), (position, Some(Database(9))));
+        assert!(head.follower > before.follower);
+        assert_ne!(stage.journal().status().follower_id, id);
+        assert!(units(stage.journal(), before.position).await.is_err());
+        assert!(bytes(stage.journal(), before.follower).await.is_err());
+        assert_eq!(stage.segments().len(), 1);
+        stage.reopen(BOOT).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_segments_go_and_readers_are_told_what_is_missing() {
+    let mut stage = Stage::new(Fsync::Everysec);
+    stage.config.max_size = ByteSize::mib(4);
+    stage.open(BOOT).unwrap();
+    let start = stage.journal().head();
+    let mut slow = stage.journal().read_from(start.position).unwrap();
+    for _ in 0..100 {
+        stage.append(100 << 10).await.unwrap();
+    }
+    let status = stage.journal().status();
+    assert!(status.bytes <= 4 << 20, "{status:?}");
+    assert!(status.bytes >= 2 << 20, "{status:?}");
+    let missing = stage.journal().read_from(start.position).unwrap_err();
+    assert!(matches!(missing, NotInJournal::Dropped { .. }), "{missing}");
+    assert!(matches!(slow.read().await, Err(NotInJournal::Dropped { .. })));
+    let missing = stage.journal().follow_from(start.follower).unwrap_err();
+    assert!(matches!(missing, NotInJournal::Dropped { .. }));
+    for _ in 0..2 {
+        let status = stage.journal().status();
+        let kept = units(stage.journal(), status.first).await.unwrap();
+        assert!(kept.len() > 20 && kept.last().unwrap().starts_with(b"100|"));
+        let all = bytes(stage.journal(), status.first_follower).await.unwrap();
+        assert_eq!(all, kept.concat());
+        stage.reopen(BOOT).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_follower_begins_at_the_unit_behind_its_snapshot() {
+    for cache in [0, 1 << 20] {
+        let mut stage = Stage::begun(Fsync::No).await;
+        stage.config.cache = ByteSize::b(cache);
+        stage.reopen(BOOT).unwrap();
+        let start = stage.journal().head();
+        let first = stage.append(100).await.unwrap();
+        let between = stage.journal().head();
+        let second = stage.append(200).await.unwrap();
+        let journal = stage.journal();
+        let select = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n".len() as u64;
+        let (from, database) = journal.follower_at(start.position.offset).await.unwrap();
+        assert_eq!((from.0, database), (start.follower.0 + select, Database(0)));
+        assert_eq!(bytes(journal, from).await.unwrap(), [first, second.clone()].concat());
+        // Within a unit there is no snapshot, but echoes may end there.
+        let within = Offset(between.position.offset.0 + 3);
+        for offset in [between.position.offset, within] {
+            let (from, _) = journal.follower_at(offset).await.unwrap();
+            assert_eq!(bytes(journal, from).await.unwrap(), second);
+        }
+        let (from, _) = journal.follower_at(journal.head().position.offset).await.unwrap();
+        assert_eq!(from, journal.head().follower);
+        assert!(journal.follower_at(Offset(1)).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_is_kept_out() {
+    let mut stage = Stage::begun(Fsync::Everysec).await;
+    let error = Journal::open(&stage.config, Arc::default()).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, JournalError::InUse { .. }));
+    assert!(text.contains(stage.config.dir.to_str().unwrap()) && text.contains("stop"), "{text}");
+    stage.reopen(BOOT).unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_taken_after_the_end_and_a_gap_is_refused() {
+    let mut stage = Stage::begun(Fsync::Always).await;
+    stage.append(10).await.unwrap();
+    let here = stage.journal().head().position;
+    let back = Position { offset: Offset(here.offset.0 - 1), ..here };
+    let seen = Arc::default();
+    let refused = stage.journal().append(&mut None, back, Database(0), &seen).await;
+    assert!(matches!(refused, Err(JournalError::Unfit(_))));
+    let other = Position { replid: ReplicationId::random(), ..here };
+    let refused = stage.journal().append(&mut None, other, Database(0), &seen).await;
+    assert!(matches!(refused, Err(JournalError::Unfit(_))));
+    stage.journal().close().unwrap();
+    stage.journal().close().unwrap();
+    assert!(matches!(stage.append(10).await, Err(JournalError::Closed)));
+    assert_eq!(stage.journal().head().position, here);
+}
+
+#[tokio::test]
+async fn moments_go_on_behind_those_in_the_journal() {
+    let mut stage = Stage::begun(Fsync::No).await;
+    let ahead = Timestamp(u64::MAX / 2);
+    stage.journal = None;
+    let clock = Arc::new(Clock::default());
+    clock.observe(ahead);
+    stage.journal = Some(Journal::open_at_boot(&stage.config, clock, BOOT).unwrap());
+    stage.append(10).await.unwrap();
+    stage.journal = None;
+    let clock = Arc::new(Clock::default());
+    stage.journal = Some(Journal::open_at_boot(&stage.config, clock.clone(), BOOT).unwrap());
+    assert!(clock.take(1) > Timestamp(ahead.0 + 1));
+}
+
+#[tokio::test]
+async fn readers_wait_for_what_comes_and_the_disk_is_reached_within_seconds() {
+    let mut stage = Stage::begun(Fsync::Everysec).await;
+    let mut reader = stage.journal().read_from(stage.journal().head().position).unwrap();
+    assert!(matches!(reader.read().await, Ok(Read::Idle(_))));
+    let (text, ()) = tokio::join!(stage.append(10), reader.moved());
+    let text = text.unwrap();
+    let Ok(Read::Block(block)) = reader.read().await else { panic!("no block") };
+    assert!(block.payload.ends_with(&text));
+    stage.wait_for_disk().await;
+}
+
+/// A file system of its own, of so many bytes; unmounted at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: u64) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at);
+        let done = mount.stderr(std::process::Stdio::null()).status();
+        done.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
+    let mut stage = Stage::new(Fsync::Always);
+    let Some(disk) = SmallDisk::mount(&stage.config.dir, 3 << 20) else {
+        println!("SKIPPED: a tmpfs can't be mounted here");
+        return;
+    };
+    stage.open(BOOT).unwrap();
+    let start = stage.journal().head();
+    let ballast = disk.0.join("ballast");
+    std::fs::write(&ballast, vec![0; 1 << 20]).unwrap();
+    let mut written = Vec::new();
+    let error = loop {
+        match stage.append(70_001).await {
+            Ok(text) => written.push(text),
+            Err(error) => break error,
+        }
+        assert!(written.len() < 100);
+    };
+    assert!(matches!(error, JournalError::Write { .. }), "{error}");
+    assert!(stage.journal().status().failing);
+    assert_eq!(units(stage.journal(), start.position).await.unwrap(), written);
+
+    // The very same block is taken when there is room.
+    let at = stage.journal().head().position;
+    let end = Offset(at.offset.0 + 200_000);
+    stage.builder.unit(Database(0), &vec![b'x'; 200_000], end, &stage.seen);
+    let mut block = Some(stage.builder.take(at.replid, at.offset, end));
+    let position = Position { offset: end, ..at };
+    for _ in 0..3 {
+        let refused = stage.journal().append(&mut block, position, Database(0), &stage.seen).await;
+        assert!(matches!(refused, Err(JournalError::Write { .. })));
+        assert!(block.is_some());
+        assert_eq!(stage.journal().head().position, at);
+    }
+    std::fs::remove_file(ballast).unwrap();
+    stage.journal().append(&mut block, position, Database(0), &stage.seen).await.unwrap();
+    assert!(block.is_none() && !stage.journal().status().failing);
+    written.push(vec![b'x'; 200_000]);
+    stage.reopen(BOOT).unwrap();
+    assert_eq!(units(stage.journal(), start.position).await.unwrap(), written);
+    stage.journal = None;
+}
