@@ -90,15 +90,15 @@ async fn append(fsync: Fsync, size: usize) {
     let mut times = fill(&journal, total, size).await;
     let sum: Duration = times.iter().sum();
     times.sort_unstable();
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+    let at = |thousandths: usize| times[(times.len() - 1) * thousandths / 1000];
     println!(
         "append {fsync:?} {:>3} KiB: {:>5.0} MB/s, median {:?}, 99 % {:?}, 99.9 % {:?}, worst {:?}",
         size >> 10,
         total as f64 / sum.as_secs_f64() / 1e6,
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        at(1.0),
+        at(500),
+        at(990),
+        at(999),
+        at(1000),
     );
 }
 

@@ -95,7 +95,6 @@ fn streaming_pair() -> Pair {
 }
 
 #[test]
-#[ignore = "needs the journal on disk: without it a restart is a full sync"]
 fn a_sidecar_is_killed_while_both_write() {
     let mut pair = streaming_pair();
     let loads = Loads::start(&pair);
@@ -112,7 +111,6 @@ fn a_sidecar_is_killed_while_both_write() {
 }
 
 #[test]
-#[ignore = "needs the journal on disk: without it a restart is a full sync"]
 fn a_sidecar_is_stopped_while_both_write() {
     let mut pair = streaming_pair();
     let loads = Loads::start(&pair);
@@ -130,7 +128,6 @@ fn a_sidecar_is_stopped_while_both_write() {
 /// What a killed sidecar has sent lies in the sockets of a Redis that stands still. It must not be
 /// executed after the next sidecar has read the checkpoint.
 #[test]
-#[ignore = "needs the journal on disk: without it a restart is a full sync"]
 fn what_a_killed_sidecar_has_sent_is_not_applied_twice() {
     let mut pair = streaming_pair();
     let loads = Loads::start(&pair);
