@@ -91,7 +91,7 @@ pub struct Config {
 pub struct Redis {
     /// `host:port`.
     pub addr: String,
-    /// The rest of the way in.
+    /// A user of that Redis; its default user when missing.
     #[serde(default)]
     pub username: Option<String>,
     /// Password; better in `password_file`.

@@ -1,7 +1,7 @@
 //! What sidecars say to each other on a link: frames of `length, kind, payload`.
 //!
 //! A link begins as RESP on the listen port (`DUPLEX LINK ..`, answered `+LINK`); then the side
-//! that has the data sends frames and the other only reads.
+//! that has the data sends frames, and the other answers with line feeds as signs of life.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

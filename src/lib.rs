@@ -1,4 +1,22 @@
 //! Two-way synchronization of two stock Redis servers, by a sidecar beside each.
+//!
+//! A local write goes down this list on its way out, a peer's write up it on its way in:
+//!
+//! | module | what happens there |
+//! | --- | --- |
+//! | [`source`] | the replication stream of the local Redis is read, as its replica |
+//! | [`write_off`] | what we wrote ourselves is recognised in it and dropped |
+//! | [`journal`] | the rest, the site's own history, is kept in order |
+//! | [`feed`] | it is served to peers, replicas and syncers |
+//! | [`link`] | a peer's feed is pulled, over [`frame`]s |
+//! | [`conflict`] | what local clients wrote and the peer has not seen is remembered |
+//! | [`apply`] | it is written into the local Redis, in marked batches |
+//! | [`endpoint`] | clients and syncers write and look through the one port |
+//!
+//! Below: [`resp`] and [`rdb`] are the formats, [`redis`] the connection to a server, [`position`],
+//! [`clock`] and [`backoff`] plain values; [`pairing`] is what the two directions between two sites
+//! know of each other. Above: [`config`], [`observe`], [`verify`], [`cli`], and [`site`], the one
+//! place that knows all stages.
 
 pub mod apply;
 pub mod backoff;

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -31,8 +31,6 @@ use crate::write_off::WriteOffSet;
 
 /// How often followers are sent a PING: Redis's own `repl-ping-replica-period`.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// How long draining may take after the first signal.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted: Redis's `tcp-backlog`.
 const BACKLOG: u32 = 511;
 
@@ -102,14 +100,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     }
     info!(site = %site.config.site, listen = %site.config.listen.addr, "ready");
     stop.cancelled().await;
-    info!("draining");
     tasks.close();
-    if timeout(DRAIN_LIMIT, tasks.wait()).await.is_err() {
-        bail!(
-            "not drained within {} s; what was under way is done again at the next start",
-            DRAIN_LIMIT.as_secs()
-        );
-    }
+    tasks.wait().await;
     source_stop.cancel();
     source_task.wait().await;
     site.journal.close()?;

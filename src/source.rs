@@ -112,7 +112,10 @@ impl Source {
                 while let Err(error) = self.journal.rename_history(position.replid).await {
                     self.wait_for_journal(error, stop).await?;
                 }
-                self.unseen.iter().for_each(|unseen| unseen.rename_history(position.replid));
+                for unseen in &self.unseen {
+                    unseen.rename_history(position.replid);
+                    unseen.scanned(position.offset);
+                }
             }
             how => {
                 let counter = match how {

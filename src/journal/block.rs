@@ -76,7 +76,7 @@ impl Block {
     }
 }
 
-/// A block that is being filled from the stream; it lives as long as the source does.
+/// A block that is being filled from the stream; it lives as long as one connection to Redis.
 #[derive(Debug)]
 pub struct BlockBuilder {
     /// The database in force at the end of what followers were sent; none at first.
@@ -144,9 +144,8 @@ impl BlockBuilder {
         }
     }
 
-    /// Takes what was gathered, as a block of the stream between `start` and `end`.
-    /// `first_timestamp` is the first of as many moments as there are units; `follower_start` is
-    /// set by the journal when the block is appended.
+    /// Takes what was gathered, as a block of the stream between `start` and `end`. Its moments and
+    /// its place for followers are set by the journal when it is appended.
     pub fn take(&mut self, replid: ReplicationId, start: Offset, end: Offset) -> Block {
         Block {
             replid,

@@ -144,6 +144,7 @@ impl<'a> Intake<'a> {
         let status = &self.link.status;
         self.link.clock.observe(time);
         status.peer_offset.store(at.offset.0, Ordering::Relaxed);
+        self.count_queue();
         if self.room.available_permits() == QUEUE_BYTES {
             status.applied_at.store(time.unix_millis(), Ordering::Relaxed);
         }
@@ -175,8 +176,12 @@ impl<'a> Intake<'a> {
         if self.sender.send(items).await.is_err() {
             std::future::pending::<()>().await;
         }
+        self.count_queue();
+        Ok(())
+    }
+
+    fn count_queue(&self) {
         let under_way = QUEUE_BYTES - self.room.available_permits();
         self.link.status.queued_bytes.store(under_way as u64, Ordering::Relaxed);
-        Ok(())
     }
 }

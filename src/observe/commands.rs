@@ -8,7 +8,7 @@ use crate::clock::unix_millis;
 /// Problems shown by `DUPLEX ERRORS` unless a number is given.
 const DEFAULT_PROBLEMS: usize = 20;
 
-/// What `DUPLEX HELP` says. Commands that act (`PAUSE` ..) are the endpoint's.
+/// What `DUPLEX HELP` says.
 const HELP: &str = "\
 DUPLEX STATUS       the site in short: what works, what is behind, what is wrong
 DUPLEX LINKS        each link: state, lag, what was applied

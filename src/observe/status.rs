@@ -130,7 +130,7 @@ pub struct LinkStatus {
     pub applied_at: AtomicU64,
     /// The peer's stream offset as it told last.
     pub peer_offset: AtomicU64,
-    /// Bytes received and not yet applied.
+    /// Bytes received and not yet applied, as of the last frame from the peer.
     pub queued_bytes: AtomicU64,
 }
 

@@ -78,7 +78,7 @@ impl Version {
     pub fn is_supported(self) -> bool {
         match self.flavour {
             Flavour::Redis => self.number >= (6, 2, 0),
-            Flavour::Valkey => self.number >= (7, 2, 0),
+            Flavour::Valkey => self.number >= (8, 0, 0),
         }
     }
 

@@ -7,6 +7,7 @@
 
 use bytes::BytesMut;
 use redis_protocol::resp2::types::BytesFrame;
+use tracing::info;
 
 use crate::journal::JournalError;
 use crate::observe::{SourceState, SourceStatus};
@@ -162,6 +163,7 @@ pub(super) async fn attach(
             Err(connection.unexpected("PSYNC", "+CONTINUE where nothing was to continue").into())
         }
         (Psync::FullResync(position), _) => {
+            info!("waiting for a snapshot of the local redis to pass; it may delay it by 5 s");
             status.set_state(SourceState::Resyncing);
             pass_snapshot(&mut connection).await?;
             // The stream behind a snapshot begins with a SELECT.

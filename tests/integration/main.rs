@@ -12,6 +12,7 @@
 
 mod every_command;
 mod facts;
+mod followers;
 mod no_loop;
 mod refusals;
 mod restarts;
