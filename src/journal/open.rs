@@ -24,7 +24,7 @@ const LOCK: &str = "lock";
 const SEGMENTS: u64 = 16;
 /// A segment is not made smaller than this..
 const MIN_SEGMENT: u64 = 1 << 20;
-/// ..and not larger: removing 64 MiB takes a few milliseconds.
+/// ..and not larger: the writer removes the oldest itself.
 const MAX_SEGMENT: u64 = 64 << 20;
 /// Another text at each boot of the machine (Linux, random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

@@ -14,8 +14,8 @@ use super::visible::{Cursor, Found};
 use super::{Block, Head, NotInJournal};
 use crate::position::{FollowerOffset, Offset};
 
-/// So many bytes are read ahead from a file at once: a hop to another thread costs about 20 µs, as
-/// much as copying this.
+/// So many bytes are read ahead from a file at once, so that small blocks share the hop to a thread
+/// for blocking work.
 const READ_AHEAD: u64 = 256 << 10;
 
 /// What a link's reader gets next.
