@@ -13,6 +13,7 @@
 mod every_command;
 mod facts;
 mod followers;
+mod hostile_peer;
 mod local_redis;
 mod no_loop;
 mod refusals;
