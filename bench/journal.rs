@@ -90,7 +90,7 @@ async fn append(fsync: Fsync, size: usize) {
     let mut times = fill(&journal, total, size).await;
     let sum: Duration = times.iter().sum();
     times.sort_unstable();
-    let at = |thousandths: usize| times[(times.len() - 1) * thousandths / 1000];
+    let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1000];
     println!(
         "append {fsync:?} {:>3} KiB: {:>5.0} MB/s, median {:?}, 99 % {:?}, 99.9 % {:?}, worst {:?}",
         size >> 10,

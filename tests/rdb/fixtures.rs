@@ -134,7 +134,7 @@ thread_local! {
     static SNAPSHOTS: Rc<Vec<(PathBuf, Vec<u8>)>> = Rc::new(snapshots());
 }
 
-/// `REDIS_SERVERS=.. cargo test --test rdb make -- --ignored`
+/// `REDIS_SERVERS=.. ./dev fixtures`
 #[test]
 #[ignore = "writes the fixtures anew"]
 fn make_the_snapshots() {
