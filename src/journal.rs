@@ -23,7 +23,6 @@ mod varint;
 mod visible;
 mod writer;
 
-use std::fs::File;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -36,6 +35,7 @@ pub use error::{JournalError, NotInJournal};
 pub use reader::{FollowerReader, Read, UnitReader};
 
 use self::core::Core;
+use self::open::DirectoryLock;
 use crate::clock::Clock;
 use crate::config::{self, Fsync};
 use crate::position::{Database, FollowerOffset, Offset, Position, ReplicationId, Seen};
@@ -98,7 +98,7 @@ pub struct Journal {
     core: Arc<Core>,
     syncing: Mutex<Option<JoinHandle<()>>>,
     /// The directory is locked as long as this lives.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 impl Journal {

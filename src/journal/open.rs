@@ -29,6 +29,19 @@ const MAX_SEGMENT: u64 = 64 << 20;
 /// Another text at each boot of the machine (Linux, random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// The lock on a journal's directory.
+#[derive(Debug)]
+pub(super) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing is not enough while a process that was forked just now still has the file.
+        if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
+            warn!(%error, "can't unlock the journal's directory");
+        }
+    }
+}
+
 /// This boot of the machine. One that can't be told is like no other: then a crash of the machine
 /// is assumed.
 pub(super) fn boot_id() -> String {
@@ -36,12 +49,12 @@ pub(super) fn boot_id() -> String {
         .map_or_else(|_| ReplicationId::random().to_string(), |text| text.trim().to_owned())
 }
 
-/// Opens the journal in its directory, which stays locked as long as the file lives.
+/// Opens the journal in its directory, which stays locked as long as the lock lives.
 pub(super) fn open(
     config: &config::Journal,
     clock: Arc<Clock>,
     boot: &str,
-) -> Result<(Core, File), JournalError> {
+) -> Result<(Core, DirectoryLock), JournalError> {
     let dir = &config.dir;
     let lock = lock(dir)?;
     let max_size = config.max_size.as_u64();
@@ -115,7 +128,7 @@ fn first_segment(dir: &Path, session: &Session) -> Result<Recovered, JournalErro
     Ok(Recovered { segments, state, session, clean: false, cut: false, synced: 0 })
 }
 
-fn lock(dir: &Path) -> Result<File, JournalError> {
+fn lock(dir: &Path) -> Result<DirectoryLock, JournalError> {
     let failed = |source| JournalError::Open { path: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(failed)?;
     let file = OpenOptions::new()
@@ -125,7 +138,7 @@ fn lock(dir: &Path) -> Result<File, JournalError> {
         .open(dir.join(LOCK))
         .map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(DirectoryLock(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(JournalError::InUse { dir: dir.to_owned() }),
         Err(error) => Err(failed(error.into())),
     }

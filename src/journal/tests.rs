@@ -325,7 +325,15 @@ impl Drop for SmallDisk {
 
 #[tokio::test]
 async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
+    // Within a segment, and where one is begun: with a head that has room or not.
+    for room in (0..24).map(|pages| (950 << 10) + (pages << 12)).chain([2 << 20]) {
+        fill_disk(room).await;
+    }
+}
+
+async fn fill_disk(room: usize) {
     let mut stage = Stage::new(Fsync::Always);
+    stage.config.max_size = ByteSize::mib(16);
     let Some(disk) = SmallDisk::mount(&stage.config.dir, 3 << 20) else {
         println!("SKIPPED: a tmpfs can't be mounted here");
         return;
@@ -333,7 +341,7 @@ async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
     stage.open(BOOT).unwrap();
     let start = stage.journal().head();
     let ballast = disk.0.join("ballast");
-    std::fs::write(&ballast, vec![0; 1 << 20]).unwrap();
+    std::fs::write(&ballast, vec![0; (3 << 20) - room]).unwrap();
     let mut written = Vec::new();
     let error = loop {
         match stage.append(70_001).await {
