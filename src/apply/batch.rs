@@ -74,6 +74,11 @@ impl Item {
         Self { checkpoint: Some(checkpoint), at, ..nothing }
     }
 
+    /// Whether it is of a snapshot: written under WATCH, apart from units.
+    pub(super) fn is_entry(&self) -> bool {
+        matches!(self.kind, Kind::Entry | Kind::EntryIfMissing)
+    }
+
     /// The same without command `index`, which the local Redis refuses for good.
     #[must_use]
     pub fn without(&self, index: usize) -> Self {

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::batch::{Batch, Item, Kind};
+use super::batch::{Batch, Item};
 use super::pipeline::{Applier, ApplyError, REPLY_TIMEOUT, error_text};
 use crate::position::Database;
 use crate::redis::{InfoText, is_passing};
@@ -49,7 +49,7 @@ impl Applier {
     fn take_entries(&mut self) -> Vec<Item> {
         let mut taken: Vec<Item> = Vec::new();
         let mut bytes = 0;
-        while let Some(next) = self.pending.front().filter(|next| is_entry(next)) {
+        while let Some(next) = self.pending.front().filter(|next| next.is_entry()) {
             bytes += next.commands.len();
             let fits = taken.len() < self.setup.batch_commands && bytes <= self.setup.batch_bytes;
             let same = taken.first().is_none_or(|first| first.database == next.database);
@@ -120,8 +120,4 @@ impl Applier {
             }
         }
     }
-}
-
-pub(super) fn is_entry(item: &Item) -> bool {
-    matches!(item.kind, Kind::Entry | Kind::EntryIfMissing)
 }

@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::batch::{Batch, Encoded, Item, Place, put_exec};
-use super::entries::is_entry;
 use super::verdict::{ErrorVerdict, abort_reason, when_executed, when_queueing};
 use crate::backoff::Backoff;
 use crate::conflict::Unseen;
@@ -149,7 +148,7 @@ impl Applier {
     async fn work(&mut self, parcels: &mut mpsc::Receiver<Vec<Item>>) -> Result<(), ApplyError> {
         let mut open = true;
         loop {
-            if self.is_idle() && self.pending.front().is_some_and(is_entry) {
+            if self.is_idle() && self.pending.front().is_some_and(Item::is_entry) {
                 self.last_progress = Instant::now();
                 self.write_entries().await?;
                 continue;
@@ -200,7 +199,7 @@ impl Applier {
         while self.retry_at.is_none()
             && self.trying.is_none()
             && self.in_flight.len() < IN_FLIGHT
-            && let Some(first) = self.pending.front().filter(|first| !is_entry(first))
+            && let Some(first) = self.pending.front().filter(|first| !first.is_entry())
         {
             if first.count > 0 && first.highest_database > self.known_up_to {
                 if self.in_flight.is_empty() {
@@ -251,7 +250,7 @@ impl Applier {
     /// has not been tried.
     fn gather(&mut self) -> Batch {
         let known = |item: &Item| {
-            !is_entry(item) && (item.count == 0 || item.highest_database <= self.known_up_to)
+            !item.is_entry() && (item.count == 0 || item.highest_database <= self.known_up_to)
         };
         let untried = self.pending.iter().take(ENOUGH_PENDING).position(|item| !known(item));
         let later = untried.map(|at| self.pending.split_off(at));
