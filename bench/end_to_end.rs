@@ -97,7 +97,7 @@ fn latency() {
 fn plain_replication() -> f64 {
     let master = RedisServer::start();
     let replica =
-        RedisServer::start_with(&["--replicaof", &format!("127.0.0.1 {}", master.port())]);
+        RedisServer::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
     let (mut master, mut replica) = (master.client(), replica.client());
     redis::cmd("SET").arg("first").arg(1).exec(&mut master).unwrap();
     wait_for(&mut replica, "first");

