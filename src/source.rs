@@ -86,6 +86,9 @@ impl Source {
             };
             match attached {
                 Ok(attached) => {
+                    if resume.is_some() {
+                        self.tell_break(&attached);
+                    }
                     let begun = self.begin(attached, stop).await;
                     return begun.map_err(|end| match end {
                         StreamEnd::Journal(error) => AttachError::Journal(error),
@@ -95,6 +98,16 @@ impl Source {
                 Err(error) if error.is_passing() => self.wait(&error, &mut backoff, stop).await,
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Tells if Redis could not go on where we had left off.
+    fn tell_break(&self, attached: &Attached) {
+        if attached.how != How::Again {
+            let text = "the local Redis could not continue its stream: its history is a new one, \
+                        peers and followers take a full sync; was repl-backlog-size too small?";
+            warn!(position = %attached.position, "{text}");
+            self.problems.add("source", text);
         }
     }
 
@@ -205,12 +218,7 @@ impl Source {
                 }
             };
             backoff.reset();
-            if !matches!(attached.how, How::Again) {
-                let text = "the local Redis could not continue its stream: its history is a new \
-                            one, peers and followers take a full sync";
-                warn!(position = %attached.position, "{text}");
-                self.problems.add("source", text);
-            }
+            self.tell_break(&attached);
             attached = match self.begin(attached, &stop).await {
                 Ok(running) => running.attached,
                 Err(end) => {
