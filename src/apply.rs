@@ -11,5 +11,5 @@ mod pipeline;
 mod verdict;
 
 pub use batch::{Item, Kind};
-pub use checkpoint::{Writer, read_checkpoints, take_over};
+pub use checkpoint::{read_checkpoints, take_over};
 pub use pipeline::{Applier, ApplyError, ApplySetup};

@@ -14,14 +14,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::apply::{Applier, ApplyError, ApplySetup, Writer, read_checkpoints, take_over};
+use crate::apply::{Applier, ApplyError, ApplySetup, read_checkpoints, take_over};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::Flush;
@@ -126,8 +125,6 @@ pub struct Link {
     pub timeout: Duration,
     /// Goes up when the checkpoint hash must be written again.
     pub checkpoint_touched: watch::Receiver<u64>,
-    /// The connection that wrote last.
-    pub writer: Mutex<Option<Writer>>,
 }
 
 impl Link {
@@ -215,9 +212,7 @@ impl Link {
     /// Takes over the local Redis, then puts the question to the peer.
     async fn begin(&self) -> Result<Begun, LinkError> {
         let mut local = Connection::open(&self.target).await?;
-        let before = self.writer.lock().clone();
-        let (server, writer) = take_over(&mut local, before.as_ref()).await?;
-        *self.writer.lock() = Some(writer);
+        let server = take_over(&mut local, &self.site, &self.status.site).await?;
         let checkpoints = read_checkpoints(&mut local, &self.status.site).await?;
         let peer_error = |source| LinkError::Peer { addr: self.peer.addr.clone(), source };
         let mut peer = Connection::open(&self.peer).await.map_err(peer_error)?;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -249,7 +248,6 @@ impl Site {
             heartbeat: self.config.link.heartbeat,
             timeout: self.config.link.timeout,
             checkpoint_touched: self.checkpoint_touched.subscribe(),
-            writer: Mutex::new(None),
         }
     }
 }

@@ -6,30 +6,41 @@ use crate::position::{Database, Offset, Position, ReplicationId, SiteName};
 use crate::redis::{Connection, RedisError, ServerInfo};
 use crate::write_off::CHECKPOINT_KEY;
 
-/// A connection that wrote batches: which process it went to, and its id there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Writer {
-    run_id: String,
-    client: i64,
-}
-
-/// Makes this connection the only one of ours that writes for a link: the one before it, whose
-/// fate is unknown, is ended at the server first, so that nothing it sent can be executed after
-/// the checkpoint has been read.
+/// Makes this connection the only one that writes batches of `peer` for `site`: those before it,
+/// of this process or of one that was killed, are ended at the server first. What they sent and
+/// the server has not executed is dropped with them, however long it is on its way, so that
+/// nothing can be executed after the checkpoint has been read. They are known by their name, which
+/// each gets before its first batch.
 pub async fn take_over(
     connection: &mut Connection,
-    before: Option<&Writer>,
-) -> Result<(ServerInfo, Writer), RedisError> {
+    site: &SiteName,
+    peer: &SiteName,
+) -> Result<ServerInfo, RedisError> {
+    let name = format!("redis-duplex:{site}<-{peer}");
     let server = ServerInfo::ask(connection).await?;
-    if let Some(writer) = before.filter(|writer| writer.run_id == server.run_id) {
-        connection.call(&["CLIENT", "KILL", "ID", &writer.client.to_string()]).await?;
-    }
-    let client = match connection.call(&["CLIENT", "ID"]).await? {
-        BytesFrame::Integer(id) => id,
+    let own = match connection.call(&["CLIENT", "ID"]).await? {
+        BytesFrame::Integer(id) => id.to_string(),
         other => return Err(connection.unexpected("CLIENT", format!("{other:?}"))),
     };
-    let writer = Writer { run_id: server.run_id.clone(), client };
-    Ok((server, writer))
+    let clients = match connection.call(&["CLIENT", "LIST"]).await? {
+        BytesFrame::BulkString(text) => text,
+        other => return Err(connection.unexpected("CLIENT", format!("{other:?}"))),
+    };
+    for id in named(&String::from_utf8_lossy(&clients), &name) {
+        if id != own {
+            connection.call(&["CLIENT", "KILL", "ID", id]).await?;
+        }
+    }
+    connection.call(&["CLIENT", "SETNAME", &name]).await?;
+    Ok(server)
+}
+
+/// The ids of clients with this name, from `CLIENT LIST`.
+fn named<'a>(clients: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    clients.lines().filter_map(move |line| {
+        let field = |wanted: &str| line.split(' ').find_map(|field| field.strip_prefix(wanted));
+        (field("name=") == Some(name)).then(|| field("id="))?
+    })
 }
 
 /// The positions stored for `site`, with the databases they stand in. The hash may stand in
@@ -64,4 +75,18 @@ fn position(values: &[BytesFrame]) -> Option<Position> {
     };
     let offset = std::str::from_utf8(offset).ok()?.parse().ok()?;
     Some(Position { replid: ReplicationId::from_bytes(replid).ok()?, offset: Offset(offset) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_found_by_their_whole_name() {
+        let clients = "id=3 addr=127.0.0.1:5 name=redis-duplex:b<-a age=1\n\
+                       id=4 addr=127.0.0.1:6 name= age=1\n\
+                       id=51 addr=127.0.0.1:7 name=redis-duplex:b<-a age=1\n\
+                       id=6 addr=127.0.0.1:8 name=redis-duplex:b<-a2 age=1\n";
+        assert!(named(clients, "redis-duplex:b<-a").eq(["3", "51"]));
+    }
 }

@@ -91,16 +91,11 @@ fn a_command_that_can_never_be_done_is_told_and_the_rest_goes_on() {
 
 #[test]
 fn too_few_databases_stop_the_link_with_the_remedy() {
-    let mut pair = Pair::start();
-    pair.sidecar_a.allow_log("the link stops");
-    pair.sidecar_b.allow_log("the link stops");
-    // A server with more databases takes the place of a.
-    let many = RedisServer::start_with(&["--databases", "40"]);
-    let for_many = Builder::new("a", &many);
-    let addr = for_many.addr();
-    let few = Builder::new("b", &pair.b);
-    let mut sidecar_many = for_many.peer("b", &few.addr()).start_without_waiting();
-    let mut sidecar_few = few.peer("a", &addr).start();
+    let (many, few) = (RedisServer::start_with(&["--databases", "40"]), RedisServer::start());
+    let (for_many, for_few) = (Builder::new("a", &many), Builder::new("b", &few));
+    let (to_many, to_few) = (for_many.addr(), for_few.addr());
+    let mut sidecar_many = for_many.peer("b", &to_few).start_without_waiting();
+    let mut sidecar_few = for_few.peer("a", &to_many).start();
     sidecar_many.wait_ready();
     sidecar_few.allow_log("the link stops");
     wait_state(&sidecar_few, "streaming");
