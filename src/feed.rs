@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::journal::Journal;
-use crate::observe::{FollowerStatus, LinkStatus, Problems};
+use crate::observe::{FollowerStatus, Problems};
 use crate::pairing::Pairing;
 use crate::position::SiteName;
 use crate::redis::Target;
@@ -34,8 +34,8 @@ pub struct Feed {
     pub journal: Arc<Journal>,
     /// The site's clock, for heartbeats.
     pub clock: Arc<Clock>,
-    /// The peers, with what our own links to them are doing.
-    pub peers: HashMap<SiteName, (Arc<Pairing>, Arc<LinkStatus>)>,
+    /// The peers, with what both directions know of each other.
+    pub peers: HashMap<SiteName, Arc<Pairing>>,
     /// Who reads from us.
     pub followers: Followers,
     /// Where problems are told.

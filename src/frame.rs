@@ -6,7 +6,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::clock::Timestamp;
-use crate::position::{Offset, Position, ReplicationId, Seen, SiteName};
+use crate::position::{LinkSession, Offset, Position, ReplicationId, Seen, SiteName};
 
 /// The version of this protocol; both sides must speak the same.
 pub const PROTOCOL: u32 = 1;
@@ -46,6 +46,8 @@ pub enum Frame {
         at: Position,
         /// Keys in it, as far as the server told.
         keys: u64,
+        /// The session in which this site's own link had asked for a full sync by then.
+        pair: Option<LinkSession>,
         /// What the site had certainly seen of others when it was taken.
         seen: Seen,
     },
@@ -80,9 +82,11 @@ impl Frame {
                 put_position(out, *from);
                 1
             }
-            Self::Snapshot { at, keys, seen } => {
+            Self::Snapshot { at, keys, pair, seen } => {
                 put_position(out, *at);
                 out.put_u64_le(*keys);
+                out.put_u8(pair.is_some().into());
+                out.put_u64_le(pair.map_or(0, |session| session.0));
                 put_seen(out, seen);
                 2
             }
@@ -139,6 +143,7 @@ impl Frame {
             2 => Self::Snapshot {
                 at: get_position(&mut payload)?,
                 keys: get_u64(&mut payload)?,
+                pair: get_session(&mut payload)?,
                 seen: get_seen(&mut payload)?,
             },
             3 => return Ok(Some(Self::SnapshotBytes(payload))),
@@ -179,6 +184,12 @@ fn get_u64(payload: &mut Bytes) -> Result<u64, FrameError> {
     payload.try_get_u64_le().map_err(|_| FrameError::Broken("number"))
 }
 
+fn get_session(payload: &mut Bytes) -> Result<Option<LinkSession>, FrameError> {
+    let there = payload.try_get_u8().map_err(|_| FrameError::Broken("session"))? != 0;
+    let session = get_u64(payload)?;
+    Ok(there.then_some(LinkSession(session)))
+}
+
 fn put_seen(out: &mut BytesMut, seen: &Seen) {
     let sites = &seen.0[..seen.0.len().min(MAX_SITES)];
     out.put_u8(u8::try_from(sites.len()).unwrap_or(0));
@@ -217,7 +228,7 @@ mod tests {
         let seen = Seen(vec![("b".parse().unwrap(), at), ("c_2".parse().unwrap(), at)]);
         vec![
             Frame::Resume { from: at },
-            Frame::Snapshot { at, keys: 12, seen: seen.clone() },
+            Frame::Snapshot { at, keys: 12, pair: Some(LinkSession(7)), seen: seen.clone() },
             Frame::SnapshotBytes(Bytes::from_static(b"abc")),
             Frame::SnapshotEnd,
             Frame::Block(Bytes::from_static(b"")),

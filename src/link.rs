@@ -27,7 +27,7 @@ use crate::config::Flush;
 use crate::frame::{FrameError, PROTOCOL};
 use crate::observe::{LinkState, LinkStatus, Problems};
 use crate::pairing::Pairing;
-use crate::position::{Database, Position, SiteName};
+use crate::position::{Database, LinkSession, Position, SiteName};
 use crate::rdb::RdbError;
 use crate::redis::{Connection, RedisError, ServerInfo, Target};
 use crate::resp;
@@ -134,7 +134,7 @@ impl Link {
         let mut told = String::new();
         while !stop.is_cancelled() {
             let end = self.session(&stop, &mut backoff).await;
-            self.pairing.set_asked(false);
+            self.pairing.session_ended();
             let reason = end.to_string();
             if !end.is_passing() {
                 error!(site = %self.status.site, %reason, "the link stops");
@@ -216,6 +216,7 @@ impl Link {
         let checkpoints = read_checkpoints(&mut local, &self.status.site).await?;
         let peer_error = |source| LinkError::Peer { addr: self.peer.addr.clone(), source };
         let mut peer = Connection::open(&self.peer).await.map_err(peer_error)?;
+        let session = LinkSession(rand::random());
         let full = self.pairing.is_full_sync_demanded();
         let begin = match (full, checkpoints.is_empty()) {
             (true, _) => "full",
@@ -225,12 +226,14 @@ impl Link {
         let primary = self.primary.as_ref().map_or("", SiteName::as_str).to_owned();
         let mut words = ["DUPLEX", "LINK"].map(str::to_owned).to_vec();
         words.extend([PROTOCOL.to_string(), self.site.to_string(), self.status.site.to_string()]);
-        words.extend([primary, begin.to_owned()]);
+        words.extend([primary, format!("{:016x}", session.0), begin.to_owned()]);
         words.extend(checkpoints.iter().map(|(_, position)| position.to_string()));
         let mut out = BytesMut::new();
         resp::put_command(&mut out, &words);
         peer.write(&out).await.map_err(peer_error)?;
-        self.pairing.set_asked(true);
+        if begin != "resume" {
+            self.pairing.full_sync_asked(session);
+        }
         let answer = tokio::time::timeout(self.timeout, peer.reply("DUPLEX LINK")).await;
         match answer.map_err(|_| LinkError::Silent(self.timeout))?.map_err(peer_error)? {
             redis_protocol::resp2::types::BytesFrame::SimpleString(text)

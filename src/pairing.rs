@@ -6,14 +6,13 @@
 //! what the peer may have deleted meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::conflict::Unseen;
-use crate::position::SiteName;
+use crate::position::{LinkSession, SiteName};
 
 /// How long the feed lets the link go first. Then it goes on alone: the peer's port may be out of
 /// reach from here.
@@ -22,6 +21,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// `repl-diskless-sync-delay`).
 const CUT_PATIENCE: Duration = Duration::from_mins(1);
 
+/// How far our link is with its full sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It has none to take, as far as is known.
+    None,
+    /// It has asked for one in this session.
+    Asked(LinkSession),
+    /// The peer's snapshot is being taken, or was. The peer cut it after it had heard, or had been
+    /// about to hear, of this session of its own link.
+    Begun(Option<LinkSession>),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FullSync {
+    progress: Progress,
+    /// Our feed wants our link to take one.
+    demanded: bool,
+}
+
 /// Shared by the link to a peer and the feed that serves this peer.
 #[derive(Debug)]
 pub struct Pairing {
@@ -29,12 +47,11 @@ pub struct Pairing {
     pub site: SiteName,
     /// Local writes that the peer has not seen.
     pub unseen: Arc<Unseen>,
-    /// The link has put its question to the peer in its present session.
-    asked: watch::Sender<bool>,
+    full_sync: watch::Sender<FullSync>,
     /// Snapshots that the feed is about to cut for the peer.
     cutting: watch::Sender<usize>,
-    full_sync: AtomicBool,
-    restart: Notify,
+    /// The session of the peer's link that the last snapshot was cut for.
+    cut_for: watch::Sender<Option<LinkSession>>,
     hurry: Notify,
 }
 
@@ -44,25 +61,66 @@ impl Pairing {
         Arc::new(Self {
             site,
             unseen: Unseen::new(),
-            asked: watch::Sender::new(false),
+            full_sync: watch::Sender::new(FullSync { progress: Progress::None, demanded: false }),
             cutting: watch::Sender::new(0),
-            full_sync: AtomicBool::new(false),
-            restart: Notify::new(),
+            cut_for: watch::Sender::new(None),
             hurry: Notify::new(),
         })
     }
 
-    /// The link has, or no longer has, a question or a session with the peer.
-    pub fn set_asked(&self, asked: bool) {
-        self.asked.send_replace(asked);
+    /// Link: it has asked for a full sync.
+    pub fn full_sync_asked(&self, session: LinkSession) {
+        self.full_sync.send_modify(|now| now.progress = Progress::Asked(session));
     }
 
-    /// Feed: lets the link put its own question first, for a while.
-    pub async fn let_link_ask(&self) {
+    /// Link: its session is over.
+    pub fn session_ended(&self) {
+        self.full_sync.send_modify(|now| now.progress = Progress::None);
+    }
+
+    /// Link: the peer's snapshot comes, and names the session of ours that the peer's own link is
+    /// answered with. Waits until what is to be cut for the peer before that is cut.
+    pub async fn full_sync_begun(&self, pair: Option<LinkSession>) {
+        let begun = FullSync { progress: Progress::Begun(pair), demanded: false };
+        self.full_sync.send_replace(begun);
+        // A feed that takes too long, or is not asked after all, must not hold up this direction.
+        let _ = timeout(CUT_PATIENCE, async {
+            let mut cutting = self.cutting.subscribe();
+            if pair.is_some() {
+                let mut cut_for = self.cut_for.subscribe();
+                let asked = timeout(PATIENCE, cutting.wait_for(|count| *count > 0));
+                tokio::select! {
+                    _ = cut_for.wait_for(|cut| *cut == pair) => return,
+                    _ = asked => {}
+                }
+            }
+            let _ = cutting.wait_for(|count| *count == 0).await;
+        })
+        .await;
+    }
+
+    /// Feed: the peer's link asks for a full sync in this session, and nobody told it to. Demands
+    /// one of our link too, unless that is on its way; then lets it ask first, for a while. The
+    /// session in which it has asked, if it has.
+    pub async fn pair(&self, theirs: LinkSession, told: bool) -> Option<LinkSession> {
+        self.full_sync.send_if_modified(|now| {
+            let on_its_way = matches!(now.progress, Progress::Asked(_))
+                || now.progress == Progress::Begun(Some(theirs));
+            let demand = !told && !on_its_way;
+            if demand {
+                *now = FullSync { progress: Progress::None, demanded: true };
+            }
+            demand
+        });
         self.hurry.notify_one();
-        let mut asked = self.asked.subscribe();
+        let mut full_sync = self.full_sync.subscribe();
+        let asked = full_sync.wait_for(|now| now.progress != Progress::None);
         // Running out of patience is no error.
-        let _ = timeout(PATIENCE, asked.wait_for(|asked| *asked)).await;
+        let _ = timeout(PATIENCE, asked).await;
+        match self.full_sync.borrow().progress {
+            Progress::Asked(session) => Some(session),
+            Progress::None | Progress::Begun(_) => None,
+        }
     }
 
     /// Link: ends a wait before the next try when the feed asks for it. Cancel safe.
@@ -70,47 +128,103 @@ impl Pairing {
         self.hurry.notified().await;
     }
 
-    /// Feed: the link must take a full sync too.
-    pub fn demand_full_sync(&self) {
-        self.full_sync.store(true, Ordering::Relaxed);
-        self.restart.notify_one();
-    }
-
-    /// Link: waits until its session must be begun anew. Cancel safe.
+    /// Link: waits until its session must be begun anew, for a full sync. Cancel safe.
     pub async fn restarted(&self) {
-        self.restart.notified().await;
+        let mut full_sync = self.full_sync.subscribe();
+        // The sender lives as long as this.
+        let _ = full_sync
+            .wait_for(|now| now.demanded && !matches!(now.progress, Progress::Asked(_)))
+            .await;
     }
 
     /// Link: whether a full sync was demanded since the last one.
     pub fn is_full_sync_demanded(&self) -> bool {
-        self.full_sync.load(Ordering::Relaxed)
+        self.full_sync.borrow().demanded
     }
 
-    /// Link: the full sync has begun for good.
-    pub fn full_sync_begun(&self) {
-        self.full_sync.store(false, Ordering::Relaxed);
-    }
-
-    /// Feed: a snapshot is about to be cut, until the guard is dropped.
-    pub fn cut(self: &Arc<Self>) -> Cut {
+    /// Feed: a snapshot is about to be cut for this session of the peer's link.
+    pub fn cut(self: &Arc<Self>, session: LinkSession) -> Cut {
         self.cutting.send_modify(|count| *count += 1);
-        Cut(self.clone())
-    }
-
-    /// Link: waits until no snapshot for the peer is about to be cut.
-    pub async fn snapshots_cut(&self) {
-        let mut cutting = self.cutting.subscribe();
-        // A feed that takes too long must not hold up this direction.
-        let _ = timeout(CUT_PATIENCE, cutting.wait_for(|count| *count == 0)).await;
+        Cut { pairing: self.clone(), session }
     }
 }
 
 /// Stands while a snapshot for the peer is about to be cut.
 #[derive(Debug)]
-pub struct Cut(Arc<Pairing>);
+pub struct Cut {
+    pairing: Arc<Pairing>,
+    session: LinkSession,
+}
+
+impl Cut {
+    /// The snapshot is cut.
+    pub fn done(self) {
+        self.pairing.cut_for.send_replace(Some(self.session));
+    }
+}
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        self.0.cutting.send_modify(|count| *count -= 1);
+        self.pairing.cutting.send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    fn pairing() -> Arc<Pairing> {
+        Pairing::new("b".parse().unwrap())
+    }
+
+    /// Sites `a` and `b` begin together; the snapshot for `b` is there before the feed of `b` has
+    /// heard of the question of `a`.
+    #[tokio::test]
+    async fn two_sites_that_begin_together_take_one_full_sync_each() {
+        let (at_a, at_b) = (pairing(), pairing());
+        let (of_a, of_b) = (LinkSession(1), LinkSession(2));
+        at_b.full_sync_asked(of_b);
+        at_a.full_sync_asked(of_a);
+        let cut = at_a.cut(of_b);
+        assert_eq!(at_a.pair(of_b, false).await, Some(of_a));
+        cut.done();
+        let begun = async {
+            at_b.full_sync_begun(Some(of_a)).await;
+            // Its entries waited until the snapshot for the other was cut.
+            assert_eq!(*at_b.cut_for.borrow(), Some(of_a));
+        };
+        let asked = async {
+            while at_b.full_sync.borrow().progress == Progress::Asked(of_b) {
+                yield_now().await;
+            }
+            let cut = at_b.cut(of_a);
+            assert_eq!(at_b.pair(of_a, false).await, None);
+            cut.done();
+        };
+        tokio::join!(begun, asked);
+        assert!(!at_a.is_full_sync_demanded() && !at_b.is_full_sync_demanded());
+    }
+
+    #[tokio::test]
+    async fn one_that_begins_later_makes_the_other_begin_anew() {
+        let pairing = pairing();
+        pairing.full_sync_asked(LinkSession(1));
+        pairing.full_sync_begun(None).await;
+        assert!(!pairing.is_full_sync_demanded());
+        let again = async {
+            pairing.restarted().await;
+            pairing.session_ended();
+            assert!(pairing.is_full_sync_demanded());
+            pairing.full_sync_asked(LinkSession(3));
+        };
+        let (paired, ()) = tokio::join!(pairing.pair(LinkSession(2), false), again);
+        assert_eq!(paired, Some(LinkSession(3)));
+        // What is asked for needs no demand, and what the peer was told to do asks for none.
+        assert_eq!(pairing.pair(LinkSession(4), false).await, Some(LinkSession(3)));
+        pairing.full_sync_begun(None).await;
+        assert_eq!(pairing.pair(LinkSession(5), true).await, None);
+        assert!(!pairing.is_full_sync_demanded());
     }
 }

@@ -176,6 +176,10 @@ impl fmt::Debug for SiteName {
     }
 }
 
+/// Names one session of a link, so that both sites know which full syncs belong together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkSession(pub u64);
+
 /// What a unit had seen of each other site: the last position of that site's stream whose mark
 /// came earlier in this site's stream. A site that is not in the list has not been seen at all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -202,10 +202,7 @@ impl Site {
     }
 
     fn feed(&self) -> Feed {
-        let peers = self
-            .links
-            .iter()
-            .map(|ends| (ends.pairing.site.clone(), (ends.pairing.clone(), ends.status.clone())));
+        let peers = self.links.iter().map(|ends| (ends.pairing.site.clone(), ends.pairing.clone()));
         Feed {
             site: self.config.site.clone(),
             primary: self.config.conflict.primary.clone(),

@@ -1,6 +1,5 @@
 //! Serving one peer's link: where it left off, or a snapshot, then blocks and heartbeats.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,9 +13,7 @@ use super::Feed;
 use super::snapshot::{Snapshot, SnapshotError};
 use crate::frame::{Frame, PROTOCOL};
 use crate::journal::{Head, NotInJournal, Read, UnitReader};
-use crate::observe::LinkState;
-use crate::pairing::Pairing;
-use crate::position::{Position, SiteName};
+use crate::position::{LinkSession, Position, SiteName};
 use crate::redis::SnapshotPart;
 use crate::resp::{self, Request};
 
@@ -36,10 +33,11 @@ enum Begin {
     Full,
 }
 
-/// `DUPLEX LINK <protocol> <from site> <to site> <primary> new|resume|full [position ..]`.
+/// `DUPLEX LINK <protocol> <from site> <to site> <primary> <session> new|resume|full [position ..]`.
 #[derive(Debug)]
 struct LinkRequest {
     site: SiteName,
+    session: LinkSession,
     begin: Begin,
     positions: Vec<Position>,
 }
@@ -140,15 +138,17 @@ impl Feed {
                 self.site
             ));
         }
-        let begin = match word(6).as_str() {
+        let session = u64::from_str_radix(&word(6), 16).map(LinkSession);
+        let session = session.map_err(|_| format!("\"{}\" is no session", word(6)))?;
+        let begin = match word(7).as_str() {
             "new" => Begin::New,
             "resume" => Begin::Resume,
             "full" => Begin::Full,
             other => return Err(format!("\"{other}\" is no way to begin a link")),
         };
-        let positions: Result<_, _> = (7..request.len()).map(|index| word(index).parse()).collect();
+        let positions: Result<_, _> = (8..request.len()).map(|index| word(index).parse()).collect();
         let positions = positions.map_err(|error| format!("{error}"))?;
-        Ok(LinkRequest { site: site.clone(), begin, positions })
+        Ok(LinkRequest { site: site.clone(), session, begin, positions })
     }
 
     async fn serve_link(
@@ -181,28 +181,28 @@ impl Feed {
     ) -> Result<UnitReader, PeerEnd> {
         let site = &request.site;
         info!(%site, begin = ?request.begin, "a peer takes a full sync");
-        let peer = self.peers.get(site);
-        if let Some((pairing, status)) = peer {
-            Self::pair(pairing, status.state(), request.begin).await;
+        let peer = self.peers.get(site).map(|peer| (peer, peer.cut(request.session)));
+        let mut pair = None;
+        if let Some((pairing, _)) = &peer {
+            let told = request.begin == Begin::Full;
+            let paired = pairing.pair(request.session, told);
+            pair = self.while_waiting(stream, "both links begin", paired).await?;
         }
         // Read before the snapshot is cut: what was seen later may not be in it.
         let seen = (*self.journal.head().seen).clone();
-        let mut snapshot = {
-            let _cut = peer.map(|(pairing, _)| pairing.cut());
-            let begin = timeout(SNAPSHOT_TIMEOUT, Snapshot::begin(&self.target, true));
-            let snapshot = self
-                .while_waiting(stream, "the snapshot is being prepared", begin)
-                .await?
-                .map_err(|_| PeerEnd::Silent)??;
-            if let Some((pairing, _)) = peer {
-                pairing.unseen.seen(snapshot.at);
-            }
-            snapshot
-        };
+        let begin = timeout(SNAPSHOT_TIMEOUT, Snapshot::begin(&self.target, true));
+        let mut snapshot = self
+            .while_waiting(stream, "the snapshot is being prepared", begin)
+            .await?
+            .map_err(|_| PeerEnd::Silent)??;
+        if let Some((pairing, cut)) = peer {
+            pairing.unseen.seen(snapshot.at);
+            cut.done();
+        }
         self.while_waiting(stream, "the source catches up", snapshot.caught_up(&self.journal))
             .await??;
         let mut out = BytesMut::new();
-        Frame::Snapshot { at: snapshot.at, keys: snapshot.keys, seen }.put(&mut out);
+        Frame::Snapshot { at: snapshot.at, keys: snapshot.keys, pair, seen }.put(&mut out);
         stream.write_all(&out).await?;
         loop {
             let next = snapshot.next();
@@ -218,15 +218,6 @@ impl Feed {
         Frame::SnapshotEnd.put(&mut out);
         stream.write_all(&out).await?;
         Ok(self.journal.read_from(snapshot.at)?)
-    }
-
-    /// Makes the full sync go both ways (see [`Pairing`]).
-    async fn pair(pairing: &Arc<Pairing>, link: LinkState, begin: Begin) {
-        match (begin, link) {
-            (Begin::Full, _) | (Begin::New, LinkState::FullSync) => {}
-            (Begin::New, LinkState::Connecting(_)) => pairing.let_link_ask().await,
-            (Begin::New | Begin::Resume, _) => pairing.demand_full_sync(),
-        }
     }
 
     /// Runs `work`, telling the peer meanwhile that we are there. `work` must be cancel safe or

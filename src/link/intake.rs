@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::frame::Frame;
 use crate::journal::Block;
 use crate::observe::LinkState;
-use crate::position::{Database, Position, Seen};
+use crate::position::{Database, LinkSession, Position, Seen};
 use crate::redis::ServerInfo;
 
 /// Bytes of a peer's data that may wait to be applied; what comes larger counts as this much.
@@ -54,11 +54,11 @@ impl<'a> Intake<'a> {
                 self.link.status.set_state(LinkState::Streaming);
                 Ok(())
             }
-            Frame::Snapshot { at, keys, seen } => {
+            Frame::Snapshot { at, keys, pair, seen } => {
                 if let Some(position) = seen.of(&self.link.site) {
                     self.link.apply.unseen.seen(position);
                 }
-                self.begin_full_sync(at, keys).await
+                self.begin_full_sync(at, keys, pair).await
             }
             Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
             Frame::SnapshotEnd => self.end_full_sync().await,
@@ -75,15 +75,19 @@ impl<'a> Intake<'a> {
         }
     }
 
-    async fn begin_full_sync(&mut self, at: Position, keys: u64) -> Result<(), LinkError> {
+    async fn begin_full_sync(
+        &mut self,
+        at: Position,
+        keys: u64,
+        pair: Option<LinkSession>,
+    ) -> Result<(), LinkError> {
         let status = &self.link.status;
         status.set_state(LinkState::FullSync);
         status.full_syncs.fetch_add(1, Ordering::Relaxed);
         status.set_checkpoint(None);
-        self.link.pairing.full_sync_begun();
         info!(site = %status.site, %at, keys, "a full sync begins");
         // Our own snapshot for the peer first, see `Pairing`.
-        self.link.pairing.snapshots_cut().await;
+        self.link.pairing.full_sync_begun(pair).await;
         let is_primary = self.link.primary.as_ref() == Some(&self.link.site);
         let full_sync = FullSync::new(at, keys, is_primary, &self.server, status.clone());
         let forget = FullSync::forget(&status.site, &std::mem::take(&mut self.checkpoints));
