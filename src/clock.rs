@@ -12,6 +12,11 @@ const LOGICAL_BITS: u32 = 20;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// The first moment of this millisecond since 1970.
+    pub fn from_unix_millis(millis: u64) -> Self {
+        Self(millis << LOGICAL_BITS)
+    }
+
     /// The wall-clock part, in unix milliseconds.
     pub fn unix_millis(self) -> u64 {
         self.0 >> LOGICAL_BITS
@@ -51,6 +56,12 @@ impl Clock {
                 Err(newer) => last = newer,
             }
         }
+    }
+
+    /// The present moment, given to nobody.
+    pub fn now(&self) -> Timestamp {
+        let now = Timestamp::from_unix_millis(unix_millis());
+        now.max(Timestamp(self.0.load(Ordering::Relaxed)))
     }
 
     /// Moves the clock past a peer's moment, so that what follows it here is later than it.

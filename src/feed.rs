@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::backlog::Backlog;
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::observe::{FollowerStatus, Problems};
@@ -32,6 +33,8 @@ pub struct Feed {
     pub target: Target,
     /// The site's history.
     pub journal: Arc<Journal>,
+    /// For what the journal lacks.
+    pub backlog: Backlog,
     /// The site's clock, for heartbeats.
     pub clock: Arc<Clock>,
     /// The peers, with what both directions know of each other.

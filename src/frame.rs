@@ -6,7 +6,9 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::clock::Timestamp;
-use crate::position::{LinkSession, Offset, Position, ReplicationId, Seen, SiteName};
+use crate::position::{
+    Checkpoint, Database, LinkSession, Offset, Position, ReplicationId, Seen, SiteName,
+};
 
 /// The version of this protocol; both sides must speak the same.
 pub const PROTOCOL: u32 = 1;
@@ -35,10 +37,10 @@ pub enum FrameError {
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// The units behind the position that was asked for follow.
+    /// The units behind a checkpoint that was asked for follow.
     Resume {
         /// Where they begin.
-        from: Position,
+        from: Checkpoint,
     },
     /// A snapshot follows, then the units behind `at`.
     Snapshot {
@@ -61,6 +63,8 @@ pub enum Frame {
     Heartbeat {
         /// Where the site stands.
         at: Position,
+        /// The database in force there in its stream.
+        database: Database,
         /// Its clock.
         time: Timestamp,
         /// What it has seen of others.
@@ -79,7 +83,9 @@ impl Frame {
         out.put_bytes(0, HEADER);
         let kind = match self {
             Self::Resume { from } => {
-                put_position(out, *from);
+                put_position(out, from.position);
+                out.put_u32_le(from.database.0);
+                out.put_u64_le(from.time);
                 1
             }
             Self::Snapshot { at, keys, pair, seen } => {
@@ -99,8 +105,9 @@ impl Frame {
                 out.put_slice(bytes);
                 5
             }
-            Self::Heartbeat { at, time, seen } => {
+            Self::Heartbeat { at, database, time, seen } => {
                 put_position(out, *at);
+                out.put_u32_le(database.0);
                 out.put_u64_le(time.0);
                 put_seen(out, seen);
                 6
@@ -139,7 +146,12 @@ impl Frame {
         buf.advance(HEADER);
         let mut payload = buf.split_to(length).freeze();
         let frame = match kind {
-            1 => Self::Resume { from: get_position(&mut payload)? },
+            1 => {
+                let position = get_position(&mut payload)?;
+                let database = get_database(&mut payload)?;
+                let time = get_u64(&mut payload)?;
+                Self::Resume { from: Checkpoint { position, database, time } }
+            }
             2 => Self::Snapshot {
                 at: get_position(&mut payload)?,
                 keys: get_u64(&mut payload)?,
@@ -151,6 +163,7 @@ impl Frame {
             5 => return Ok(Some(Self::Block(payload))),
             6 => Self::Heartbeat {
                 at: get_position(&mut payload)?,
+                database: get_database(&mut payload)?,
                 time: Timestamp(get_u64(&mut payload)?),
                 seen: get_seen(&mut payload)?,
             },
@@ -182,6 +195,10 @@ fn get_position(payload: &mut Bytes) -> Result<Position, FrameError> {
 
 fn get_u64(payload: &mut Bytes) -> Result<u64, FrameError> {
     payload.try_get_u64_le().map_err(|_| FrameError::Broken("number"))
+}
+
+fn get_database(payload: &mut Bytes) -> Result<Database, FrameError> {
+    payload.try_get_u32_le().map(Database).map_err(|_| FrameError::Broken("database"))
 }
 
 fn get_session(payload: &mut Bytes) -> Result<Option<LinkSession>, FrameError> {
@@ -227,12 +244,12 @@ mod tests {
         let at = Position { replid: ReplicationId::random(), offset: Offset(77) };
         let seen = Seen(vec![("b".parse().unwrap(), at), ("c_2".parse().unwrap(), at)]);
         vec![
-            Frame::Resume { from: at },
+            Frame::Resume { from: Checkpoint { position: at, database: Database(3), time: 9 } },
             Frame::Snapshot { at, keys: 12, pair: Some(LinkSession(7)), seen: seen.clone() },
             Frame::SnapshotBytes(Bytes::from_static(b"abc")),
             Frame::SnapshotEnd,
             Frame::Block(Bytes::from_static(b"")),
-            Frame::Heartbeat { at, time: Timestamp(5), seen },
+            Frame::Heartbeat { at, database: Database(2), time: Timestamp(5), seen },
             Frame::Wait("preparing".into()),
             Frame::Bye("gone".into()),
         ]

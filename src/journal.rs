@@ -36,7 +36,7 @@ pub use reader::{FollowerReader, Read, UnitReader};
 
 use self::core::Core;
 use self::open::DirectoryLock;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Fsync};
 use crate::position::{Database, FollowerOffset, Offset, Position, ReplicationId, Seen};
 use segment::Wanted;
@@ -59,6 +59,8 @@ pub struct Head {
     pub follower_database: Database,
     /// What has been seen of the other sites up to here.
     pub seen: Arc<Seen>,
+    /// The moment up to which the journal tells.
+    pub time: Timestamp,
     /// Goes up whenever the history breaks; readers of an older one end.
     pub epoch: u64,
     /// Units taken since the journal was made.
@@ -145,7 +147,8 @@ impl Journal {
     }
 
     /// Appends what the stream brought up to `position`: a block if there were units, the database
-    /// in force there, and what has been seen by now. Gives each unit its moment.
+    /// in force there, and what has been seen by now. Gives each unit its moment, one after the
+    /// other from the block's first, or from now if that is 0.
     ///
     /// The block is taken when it is written; on [`JournalError::Write`] it is still there and
     /// nothing has changed, so the same call can be made again. With `fsync = "always"` this waits
@@ -210,6 +213,15 @@ impl Journal {
             follower_id: visible.state.follower_id,
             earlier_ids: visible.state.aliases.iter().map(|(id, _)| *id).collect(),
         }
+    }
+
+    /// Whether `position` is of the present history, under any of its ids: then units lie behind it,
+    /// or did, or will.
+    pub fn knows(&self, position: Position) -> bool {
+        let visible = self.core.visible.lock();
+        let mut aliases = visible.state.aliases.iter();
+        position.replid == visible.state.position.replid
+            || aliases.any(|(id, _)| *id == position.replid)
     }
 
     /// A reader of the units behind `position`.

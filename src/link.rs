@@ -27,7 +27,7 @@ use crate::config::Flush;
 use crate::frame::{FrameError, PROTOCOL};
 use crate::observe::{LinkState, LinkStatus, Problems};
 use crate::pairing::Pairing;
-use crate::position::{Database, LinkSession, Position, SiteName};
+use crate::position::{Checkpoint, Database, LinkSession, SiteName};
 use crate::rdb::RdbError;
 use crate::redis::{Connection, RedisError, ServerInfo, Target};
 use crate::resp;
@@ -227,7 +227,7 @@ impl Link {
         let mut words = ["DUPLEX", "LINK"].map(str::to_owned).to_vec();
         words.extend([PROTOCOL.to_string(), self.site.to_string(), self.status.site.to_string()]);
         words.extend([primary, format!("{:016x}", session.0), begin.to_owned()]);
-        words.extend(checkpoints.iter().map(|(_, position)| position.to_string()));
+        words.extend(checkpoints.iter().map(|(_, checkpoint)| checkpoint.to_string()));
         let mut out = BytesMut::new();
         resp::put_command(&mut out, &words);
         peer.write(&out).await.map_err(peer_error)?;
@@ -249,7 +249,7 @@ impl Link {
 }
 
 /// Connection to the local Redis, its facts, the checkpoints there, connection to the peer.
-type Begun = (Connection, ServerInfo, Vec<(Database, Position)>, Connection);
+type Begun = (Connection, ServerInfo, Vec<(Database, Checkpoint)>, Connection);
 
 fn applier_end(end: Result<Result<(), ApplyError>, tokio::task::JoinError>) -> LinkError {
     match end {

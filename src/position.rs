@@ -176,6 +176,37 @@ impl fmt::Debug for SiteName {
     }
 }
 
+/// Up to where a peer's units have been applied, with what is needed to read on from there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// Where.
+    pub position: Position,
+    /// The database in force there in the peer's stream.
+    pub database: Database,
+    /// The peer's time there, in unix milliseconds; 0 where it is not known.
+    pub time: u64,
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.position, self.database, self.time)
+    }
+}
+
+impl FromStr for Checkpoint {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = || ParseError::Position(text.to_owned());
+        let (rest, time) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let (position, database) = rest.rsplit_once(':').ok_or_else(wrong)?;
+        Ok(Self {
+            position: position.parse()?,
+            database: Database(database.parse().map_err(|_| wrong())?),
+            time: time.parse().map_err(|_| wrong())?,
+        })
+    }
+}
+
 /// Names one session of a link, so that both sites know which full syncs belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LinkSession(pub u64);

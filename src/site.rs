@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::apply::ApplySetup;
+use crate::backlog::{Backlog, Wishes};
 use crate::clock::Clock;
 use crate::config::{Config, Peer};
 use crate::conflict::KeyTable;
@@ -44,6 +45,7 @@ struct Site {
     followers: Followers,
     source_status: Arc<SourceStatus>,
     checkpoint_touched: Arc<watch::Sender<u64>>,
+    backlog: Backlog,
     links: Vec<Ends>,
 }
 
@@ -58,7 +60,8 @@ struct Ends {
 /// The order matters: the source is attached and the journal open before the port is served and
 /// links begin, so that no write of ours can enter Redis before the filter is looking.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let site = Site::new(config)?;
+    let (backlog, wishes) = Backlog::new();
+    let site = Site::new(config, backlog)?;
     let socket = bind(&site.config.listen.addr).await.with_context(|| {
         format!("can't listen on {}; is [listen] addr free?", site.config.listen.addr)
     })?;
@@ -85,7 +88,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let endpoint = site.endpoint(board, CommandTable::load(&mut connection).await?);
     let keys = KeyTable::load(&mut connection).await?;
     let source_stop = CancellationToken::new();
-    let source_task = site.run_source(source, (running, keys), source_stop.clone());
+    let source_task = site.run_source(source, (running, keys, wishes), source_stop.clone());
     let listener = socket.listen(BACKLOG).context("can't listen")?;
     let feed = Arc::new(site.feed());
     let hand_over = {
@@ -136,7 +139,7 @@ async fn hand_over(feed: Arc<Feed>, end: SessionEnd, stop: CancellationToken) {
 }
 
 impl Site {
-    fn new(config: Config) -> anyhow::Result<Self> {
+    fn new(config: Config, backlog: Backlog) -> anyhow::Result<Self> {
         let clock = Arc::new(Clock::default());
         let links = config.peers.iter().map(|peer| Ends {
             pairing: Pairing::new(peer.site.clone()),
@@ -151,6 +154,7 @@ impl Site {
             followers: Followers::default(),
             source_status: Arc::default(),
             checkpoint_touched: Arc::new(watch::Sender::new(0)),
+            backlog,
             links: links.collect(),
             config,
         })
@@ -176,6 +180,7 @@ impl Site {
             journal: self.journal.clone(),
             write_off: self.write_off.clone(),
             status: self.source_status.clone(),
+            clock: self.clock.clone(),
             problems: self.problems.clone(),
             unseen: self.links.iter().map(|ends| ends.pairing.unseen.clone()).collect(),
             checkpoint_touched: self.checkpoint_touched.clone(),
@@ -186,12 +191,12 @@ impl Site {
     fn run_source(
         &self,
         source: Source,
-        (running, keys): (Running, KeyTable),
+        (running, keys, wishes): (Running, KeyTable, Wishes),
         stop: CancellationToken,
     ) -> TaskTracker {
         let tasks = TaskTracker::new();
         tasks.spawn(ping_followers(self.journal.clone(), stop.clone()));
-        tasks.spawn(async move { source.run(running, keys, stop).await });
+        tasks.spawn(async move { source.run(running, keys, wishes, stop).await });
         tasks.close();
         tasks
     }
@@ -208,6 +213,7 @@ impl Site {
             primary: self.config.conflict.primary.clone(),
             target: self.target.clone(),
             journal: self.journal.clone(),
+            backlog: self.backlog.clone(),
             clock: self.clock.clone(),
             peers: peers.collect(),
             followers: self.followers.clone(),

@@ -5,6 +5,7 @@
 //! continue makes a new history.
 
 mod attach;
+mod gap;
 mod receive_stream;
 mod remember;
 
@@ -21,10 +22,14 @@ pub use attach::AttachError;
 use attach::{Attached, How, Resume};
 use receive_stream::StreamReceiver;
 
+use crate::backlog::{Wish, Wishes};
 use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::conflict::{KeyTable, Unseen};
 use crate::journal::{Journal, JournalError};
 use crate::observe::{Problems, SourceState, SourceStatus};
+use crate::position::Position;
 use crate::redis::{RedisError, Target};
 use crate::write_off::WriteOffSet;
 
@@ -33,6 +38,8 @@ use crate::write_off::WriteOffSet;
 const SILENCE: Duration = Duration::from_mins(1);
 /// How often we acknowledge, as replicas do.
 const ACK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long it may take to come back onto the stream at an earlier place.
+const GO_BACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a journal that can't be written is left alone: room is rarely made faster.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 
@@ -47,6 +54,8 @@ enum StreamEnd {
     Scan(#[from] crate::resp::ScanError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error("a peer needs what came earlier")]
+    Earlier(Box<Attached>),
     #[error("shutting down")]
     Stopped,
 }
@@ -56,6 +65,8 @@ enum StreamEnd {
 pub struct Source {
     /// The local Redis.
     pub target: Target,
+    /// The site's clock.
+    pub clock: Arc<Clock>,
     /// Where local units go.
     pub journal: Arc<Journal>,
     /// Where echoes are written off.
@@ -77,7 +88,7 @@ impl Source {
         let mut backoff = Backoff::for_connections();
         // Where an earlier run of the sidecar left off.
         let head = self.journal.head();
-        let left_off = |database| Resume { position: head.position, database };
+        let left_off = |database| Resume { position: head.position, database, time: head.time };
         let resume = head.database.map(left_off);
         loop {
             let attached = tokio::select! {
@@ -122,13 +133,7 @@ impl Source {
         match attached.how {
             How::Again => {
                 self.status.attached_again.fetch_add(1, Ordering::Relaxed);
-                while let Err(error) = self.journal.rename_history(position.replid).await {
-                    self.wait_for_journal(error, stop).await?;
-                }
-                for unseen in &self.unseen {
-                    unseen.rename_history(position.replid);
-                    unseen.scanned(position.offset);
-                }
+                self.go_on(position, stop).await?;
             }
             how => {
                 let counter = match how {
@@ -186,8 +191,14 @@ impl Source {
     }
 
     /// Reads the stream until `stop`, across all breaks of the connection. `keys` tells which
-    /// arguments of the local Redis's commands are keys.
-    pub async fn run(self, running: Running, keys: KeyTable, stop: CancellationToken) {
+    /// arguments of the local Redis's commands are keys; at `wishes` it begins earlier.
+    pub async fn run(
+        self,
+        running: Running,
+        keys: KeyTable,
+        mut wishes: Wishes,
+        stop: CancellationToken,
+    ) {
         let mut attached = running.attached;
         if attached.how == How::Again {
             self.remember_unseen(&keys).await;
@@ -195,16 +206,20 @@ impl Source {
         let mut backoff = Backoff::for_connections();
         loop {
             let mut receiver = self.receiver(&attached, &keys);
-            let end = self.receive(&mut attached, &mut receiver, &stop).await;
-            if matches!(end, StreamEnd::Stopped) {
-                return;
+            let end = self.receive(&mut attached, &mut receiver, &mut wishes, &stop).await;
+            match end {
+                StreamEnd::Stopped => return,
+                StreamEnd::Earlier(earlier) => {
+                    attached = *earlier;
+                    continue;
+                }
+                _ => {}
             }
             warn!(reason = %end, "lost the replication stream of the local redis");
             self.status.set_state(SourceState::Connecting(end.to_string()));
-            let resume = Resume {
-                position: self.journal.head().position,
-                database: receiver.journaled_database(),
-            };
+            let head = self.journal.head();
+            let database = receiver.journaled_database();
+            let resume = Resume { position: head.position, database, time: head.time };
             attached = loop {
                 let next = tokio::select! {
                     () = stop.cancelled() => return,
@@ -231,7 +246,54 @@ impl Source {
 
     fn receiver<'a>(&self, attached: &Attached, keys: &'a KeyTable) -> StreamReceiver<'a> {
         let seen = self.journal.head().seen;
-        StreamReceiver::new(attached.position, attached.database, seen, keys)
+        StreamReceiver::new(attached, seen, keys)
+    }
+
+    /// Lets the journal begin where a peer stands, if Redis's backlog reaches back there.
+    async fn go_back(
+        &self,
+        wish: Wish,
+        stop: &CancellationToken,
+    ) -> Result<Option<Attached>, StreamEnd> {
+        let Wish { from, answer } = wish;
+        let gone_back = timeout(GO_BACK_TIMEOUT, attach::go_back(&self.target, from)).await;
+        let mut attached = match gone_back {
+            Ok(Ok(Some(attached))) => attached,
+            Ok(Ok(None)) => {
+                info!(from = %from.position, "the backlog of the local redis does not reach back to where a peer stands");
+                return Ok(None);
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "what a peer lacks can't be read from the local redis");
+                return Ok(None);
+            }
+            Err(_) => {
+                warn!("the local redis takes too long to send what a peer lacks");
+                return Ok(None);
+            }
+        };
+        info!(from = %from.position, "the journal begins anew where a peer stands");
+        while let Err(error) = self.journal.begin_history(from.position, from.database).await {
+            self.wait_for_journal(error, stop).await?;
+        }
+        self.unseen.iter().for_each(|unseen| unseen.begin_history(from.position));
+        attached.gap.since = Timestamp::from_unix_millis(from.time);
+        self.go_on(attached.position, stop).await?;
+        // A peer that is gone asks again.
+        let _ = answer.send(true);
+        Ok(Some(attached))
+    }
+
+    /// The history goes on, maybe under another id.
+    async fn go_on(&self, position: Position, stop: &CancellationToken) -> Result<(), StreamEnd> {
+        while let Err(error) = self.journal.rename_history(position.replid).await {
+            self.wait_for_journal(error, stop).await?;
+        }
+        for unseen in &self.unseen {
+            unseen.rename_history(position.replid);
+            unseen.scanned(position.offset);
+        }
+        Ok(())
     }
 
     /// Reads one connection until it ends. Cancel safe between reads: what is journaled is whole.
@@ -239,6 +301,7 @@ impl Source {
         &self,
         attached: &mut Attached,
         receiver: &mut StreamReceiver<'_>,
+        wishes: &mut Wishes,
         stop: &CancellationToken,
     ) -> StreamEnd {
         let connection = &mut attached.connection;
@@ -267,6 +330,11 @@ impl Source {
                         Err(_) => return StreamEnd::Silent,
                     }
                 }
+                Some(wish) = wishes.recv() => match self.go_back(wish, stop).await {
+                    Ok(None) => {}
+                    Ok(Some(earlier)) => return StreamEnd::Earlier(Box::new(earlier)),
+                    Err(end) => return end,
+                },
                 read = connection.read() => match read {
                     Ok(()) => silent_since = Instant::now(),
                     Err(error) => return error.into(),

@@ -8,5 +8,7 @@ mod mark;
 mod set;
 
 pub use filter::{Filter, Verdict, Words};
-pub use mark::{CHECKPOINT_KEY, Mark, Tag, is_checkpoint_write, put_probe};
+pub use mark::{
+    CHECKPOINT_KEY, Mark, Tag, checkpoint_fields, checkpoint_of, is_checkpoint_write, put_probe,
+};
 pub use set::{Origin, Settled, WriteOffSet, WriteOffStatus};

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may use, besides itself. `site`, `cli` and `main` know all.
-const ALLOWED: [(&str, &[&str]); 19] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     (
         "apply",
         &["backoff", "conflict", "journal", "observe", "position", "redis", "resp", "write_off"],
     ),
+    ("backlog", &["position"]),
     ("backoff", &[]),
     ("clock", &[]),
     ("config", &["position"]),
@@ -19,8 +20,8 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     (
         "feed",
         &[
-            "clock", "endpoint", "frame", "journal", "observe", "pairing", "position", "redis",
-            "resp",
+            "backlog", "clock", "endpoint", "frame", "journal", "observe", "pairing", "position",
+            "redis", "resp",
         ],
     ),
     ("frame", &["clock", "position"]),
@@ -52,7 +53,18 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("resp", &[]),
     (
         "source",
-        &["backoff", "conflict", "journal", "observe", "position", "redis", "resp", "write_off"],
+        &[
+            "backlog",
+            "backoff",
+            "clock",
+            "conflict",
+            "journal",
+            "observe",
+            "position",
+            "redis",
+            "resp",
+            "write_off",
+        ],
     ),
     ("verify", &["position", "redis", "resp", "write_off"]),
     ("write_off", &["position", "resp"]),

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::journal::{EXEC, MULTI};
-use crate::position::{Database, Position, SiteName};
+use crate::position::{Checkpoint, Database, SiteName};
 use crate::resp::{self, Command, Limits, Scanner};
 use crate::write_off::{Mark, Tag};
 
@@ -41,9 +41,7 @@ pub struct Item {
     /// How their replies are taken.
     pub kind: Kind,
     /// Up to where the peer's units are applied with it.
-    pub checkpoint: Option<Position>,
-    /// The peer's clock at the unit, in unix milliseconds; 0 if there is none.
-    pub at: u64,
+    pub checkpoint: Option<Checkpoint>,
     /// Of a snapshot entry: the key that must not be newer here.
     pub key: Option<Bytes>,
     /// Its share of the bytes that may be under way, given back when it is applied.
@@ -62,16 +60,15 @@ impl Item {
             count,
             kind,
             checkpoint: None,
-            at: 0,
             key: None,
             room: None,
         }
     }
 
     /// An item that writes nothing but the checkpoint.
-    pub fn checkpoint_only(database: Database, checkpoint: Position, at: u64) -> Self {
-        let nothing = Self::new(database, Bytes::new(), 0, Kind::Unit);
-        Self { checkpoint: Some(checkpoint), at, ..nothing }
+    pub fn checkpoint_only(checkpoint: Checkpoint) -> Self {
+        let nothing = Self::new(Database(0), Bytes::new(), 0, Kind::Unit);
+        Self { checkpoint: Some(checkpoint), ..nothing }
     }
 
     /// Whether it is of a snapshot: written under WATCH, apart from units.
@@ -164,7 +161,7 @@ impl Batch {
     }
 
     /// Up to where the peer's units are applied with this batch.
-    pub(super) fn checkpoint(&self) -> Option<Position> {
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
         self.items.iter().rev().find_map(|item| item.checkpoint)
     }
 

@@ -2,9 +2,9 @@
 
 use redis_protocol::resp2::types::BytesFrame;
 
-use crate::position::{Database, Offset, Position, ReplicationId, SiteName};
+use crate::position::{Checkpoint, Database, SiteName};
 use crate::redis::{Connection, RedisError, ServerInfo};
-use crate::write_off::CHECKPOINT_KEY;
+use crate::write_off::{CHECKPOINT_KEY, checkpoint_fields, checkpoint_of};
 
 /// Makes this connection the only one that writes batches of `peer` for `site`: those before it,
 /// of this process or of one that was killed, are ended at the server first. What they sent and
@@ -43,21 +43,22 @@ fn named<'a>(clients: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// The positions stored for `site`, with the databases they stand in. The hash may stand in
+/// The checkpoints stored for `site`, with the databases they stand in. The hash may stand in
 /// several databases, since a mark is written wherever its batch begins.
 pub async fn read_checkpoints(
     connection: &mut Connection,
     site: &SiteName,
-) -> Result<Vec<(Database, Position)>, RedisError> {
+) -> Result<Vec<(Database, Checkpoint)>, RedisError> {
     let server = ServerInfo::ask(connection).await?;
-    let names = [format!("{site}-runid"), format!("{site}-offset")];
+    let names = checkpoint_fields(site);
     let mut found = Vec::new();
     for database in server.info.databases() {
         connection.call(&["SELECT", &database.to_string()]).await?;
-        let fields = [b"HMGET", CHECKPOINT_KEY, names[0].as_bytes(), names[1].as_bytes()];
+        let mut fields = vec![b"HMGET", CHECKPOINT_KEY];
+        fields.extend(names.iter().map(String::as_bytes));
         match connection.call(&fields).await {
             Ok(BytesFrame::Array(values)) => {
-                found.extend(position(&values).map(|position| (database, position)));
+                found.extend(checkpoint(&values).map(|checkpoint| (database, checkpoint)));
             }
             Ok(other) => return Err(connection.unexpected("HMGET", format!("{other:?}"))),
             // Somebody put another type there: it holds no checkpoint.
@@ -69,12 +70,13 @@ pub async fn read_checkpoints(
     Ok(found)
 }
 
-fn position(values: &[BytesFrame]) -> Option<Position> {
-    let [BytesFrame::BulkString(replid), BytesFrame::BulkString(offset)] = values else {
-        return None;
+fn checkpoint(values: &[BytesFrame]) -> Option<Checkpoint> {
+    let text = |value: &BytesFrame| match value {
+        BytesFrame::BulkString(text) => Some(text.clone()),
+        _ => None,
     };
-    let offset = std::str::from_utf8(offset).ok()?.parse().ok()?;
-    Some(Position { replid: ReplicationId::from_bytes(replid).ok()?, offset: Offset(offset) })
+    let [runid, offset, place] = values else { return None };
+    checkpoint_of(&text(runid)?, &text(offset)?, &text(place)?)
 }
 
 #[cfg(test)]

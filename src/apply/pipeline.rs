@@ -20,7 +20,7 @@ use super::verdict::{ErrorVerdict, abort_reason, when_executed, when_queueing};
 use crate::backoff::Backoff;
 use crate::conflict::Unseen;
 use crate::observe::{LinkState, LinkStatus, Problems};
-use crate::position::{Database, SiteName};
+use crate::position::{Checkpoint, Database, SiteName};
 use crate::redis::{Connection, RedisError};
 use crate::resp::{self, ReplyScanner, elements};
 use crate::write_off::{Origin, Tag, WriteOffSet};
@@ -224,7 +224,7 @@ impl Applier {
 
     /// Tags a batch and puts it into the output; with EXEC, if it is the only one in flight.
     pub(super) async fn submit(&mut self, batch: Batch) {
-        let position = batch.checkpoint();
+        let position = batch.checkpoint().map(|checkpoint| checkpoint.position);
         let origin = Origin::Link { site: self.setup.site.clone(), position };
         let tag = self.setup.write_off.issue(origin).await;
         let database_before = self.database;
@@ -364,11 +364,9 @@ impl Applier {
         let bytes: usize = batch.items.iter().map(|item| item.commands.len()).sum();
         status.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         status.batches.fetch_add(1, Ordering::Relaxed);
-        if let Some(position) = batch.checkpoint() {
+        if let Some(Checkpoint { position, time, .. }) = batch.checkpoint() {
             status.set_checkpoint(Some(position));
-        }
-        if let Some(at) = batch.items.iter().rev().map(|item| item.at).find(|at| *at > 0) {
-            status.applied_at.store(at, Ordering::Relaxed);
+            status.applied_at.store(time, Ordering::Relaxed);
         }
         if let Some(state) = self.state_before_wait.take() {
             info!(site = %self.setup.site, "the local redis takes batches again");

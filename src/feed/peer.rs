@@ -13,7 +13,7 @@ use super::Feed;
 use super::snapshot::{Snapshot, SnapshotError};
 use crate::frame::{Frame, PROTOCOL};
 use crate::journal::{Head, NotInJournal, Read, UnitReader};
-use crate::position::{LinkSession, Position, SiteName};
+use crate::position::{Checkpoint, LinkSession, Position, SiteName};
 use crate::redis::SnapshotPart;
 use crate::resp::{self, Request};
 
@@ -21,6 +21,9 @@ use crate::resp::{self, Request};
 const HEARTBEAT_PAUSE: Duration = Duration::from_millis(20);
 /// How long a snapshot's beginning may take: a fork, and `repl-diskless-sync-delay`.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// How long the source may need to read again what a crash of the machine took.
+const CATCH_UP: Duration = Duration::from_mins(1);
 
 /// How a peer wants to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +36,13 @@ enum Begin {
     Full,
 }
 
-/// `DUPLEX LINK <protocol> <from site> <to site> <primary> <session> new|resume|full [position ..]`.
+/// `DUPLEX LINK <protocol> <from site> <to site> <primary> <session> new|resume|full [checkpoint ..]`.
 #[derive(Debug)]
 struct LinkRequest {
     site: SiteName,
     session: LinkSession,
     begin: Begin,
-    positions: Vec<Position>,
+    checkpoints: Vec<Checkpoint>,
 }
 
 /// Why serving a peer ended.
@@ -146,9 +149,10 @@ impl Feed {
             "full" => Begin::Full,
             other => return Err(format!("\"{other}\" is no way to begin a link")),
         };
-        let positions: Result<_, _> = (8..request.len()).map(|index| word(index).parse()).collect();
-        let positions = positions.map_err(|error| format!("{error}"))?;
-        Ok(LinkRequest { site: site.clone(), session, begin, positions })
+        let checkpoints: Result<_, _> =
+            (8..request.len()).map(|index| word(index).parse()).collect();
+        let checkpoints = checkpoints.map_err(|error| format!("{error}"))?;
+        Ok(LinkRequest { site: site.clone(), session, begin, checkpoints })
     }
 
     async fn serve_link(
@@ -156,21 +160,57 @@ impl Feed {
         stream: &mut TcpStream,
         request: &LinkRequest,
     ) -> Result<(), PeerEnd> {
-        let mut out = BytesMut::from(&b"+LINK\r\n"[..]);
-        let readers = request.positions.iter().filter(|_| request.begin == Begin::Resume);
-        let best = readers
-            .filter_map(|from| Some((*from, self.journal.read_from(*from).ok()?)))
-            .max_by_key(|(from, _)| from.offset);
-        let reader = if let Some((from, reader)) = best {
-            info!(site = %request.site, %from, "a peer resumes");
+        stream.write_all(b"+LINK\r\n").await?;
+        let reader = if let Some((from, reader)) = self.resume(stream, request).await? {
+            info!(site = %request.site, from = %from.position, "a peer resumes");
+            let mut out = BytesMut::new();
             Frame::Resume { from }.put(&mut out);
             stream.write_all(&out).await?;
             reader
         } else {
-            stream.write_all(&out).await?;
             self.full_sync(stream, request).await?
         };
         self.follow(stream, reader).await
+    }
+
+    /// Where the peer goes on, if that can be had.
+    async fn resume(
+        &self,
+        stream: &mut TcpStream,
+        request: &LinkRequest,
+    ) -> Result<Option<(Checkpoint, UnitReader)>, PeerEnd> {
+        let newest = newest(&request.checkpoints, |position| self.journal.knows(position));
+        let Some(from) = newest.filter(|_| request.begin == Begin::Resume) else {
+            return Ok(None);
+        };
+        let helped = match self.journal.read_from(from.position) {
+            Ok(reader) => return Ok(Some((from, reader))),
+            // A crash of the machine took the end of the journal, and the source reads it again.
+            Err(NotInJournal::Ahead { .. }) => {
+                let mut head = self.journal.watch();
+                let there = async move {
+                    let there = head.wait_for(|h| h.position.offset >= from.position.offset);
+                    timeout(CATCH_UP, there).await.is_ok()
+                };
+                self.while_waiting(stream, "the source catches up", there).await?
+            }
+            // Its beginning is gone, or was on another disk.
+            Err(NotInJournal::Dropped { .. } | NotInJournal::OtherHistory(..)) => {
+                // Followers would lose their place.
+                let followers = self.followers.lock().iter().any(|other| other.is_follower());
+                let wish = self.backlog.read_from(from);
+                !followers && self.while_waiting(stream, "the backlog is read", wish).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(match self.journal.read_from(from.position) {
+            Ok(reader) if helped => Some((from, reader)),
+            Ok(_) => None,
+            Err(reason) => {
+                info!(site = %request.site, %reason, "a peer can't resume");
+                None
+            }
+        })
     }
 
     /// Sends a snapshot; then a reader of what follows it.
@@ -271,8 +311,9 @@ impl Feed {
             if now >= next_heartbeat + self.heartbeat || (news && now >= next_heartbeat) {
                 out.clear();
                 let seen = (*head.seen).clone();
+                let database = head.database.unwrap_or_default();
                 let time = self.clock.take(1);
-                Frame::Heartbeat { at: head.position, time, seen }.put(&mut out);
+                Frame::Heartbeat { at: head.position, database, time, seen }.put(&mut out);
                 output.write_all(&out).await?;
                 told = Some(head);
                 next_heartbeat = now + HEARTBEAT_PAUSE;
@@ -293,5 +334,33 @@ impl Feed {
                 () = sleep_until(heard_at + self.timeout) => return Err(PeerEnd::Silent),
             }
         }
+    }
+}
+
+/// The checkpoint that counts: an older copy of it may stand in another database. Those of a
+/// history that is not ours count only if there is none of ours.
+fn newest(checkpoints: &[Checkpoint], is_ours: impl Fn(Position) -> bool) -> Option<Checkpoint> {
+    let key = |from: &&Checkpoint| (is_ours(from.position), from.position.offset);
+    checkpoints.iter().max_by_key(key).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Database, Offset, ReplicationId};
+
+    #[test]
+    fn the_newest_checkpoint_of_our_history_counts() {
+        let (ours, other) = (ReplicationId::random(), ReplicationId::random());
+        let at = |replid, offset| Checkpoint {
+            position: Position { replid, offset: Offset(offset) },
+            database: Database(0),
+            time: 0,
+        };
+        let is_ours = |position: Position| position.replid == ours;
+        let all = [at(other, 900), at(ours, 50), at(ours, 70), at(ours, 60)];
+        assert_eq!(newest(&all, is_ours), Some(all[2]));
+        assert_eq!(newest(&all[..1], is_ours), Some(all[0]));
+        assert_eq!(newest(&[], is_ours), None);
     }
 }

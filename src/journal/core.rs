@@ -78,8 +78,14 @@ impl Core {
             return Err(JournalError::Unfit("a block of another history".to_owned()));
         }
         let news = *state.seen != **seen;
+        let block_is_none = block.is_none();
+        let time = block_is_none.then(|| self.clock.take(1));
         let shared = block.take().map(|mut block| {
-            block.first_timestamp = self.clock.take(block.units.len() as u64);
+            block.first_timestamp = match block.first_timestamp {
+                Timestamp(0) => self.clock.take(block.units.len() as u64),
+                // It happened some time ago, but after what is here already.
+                earlier => earlier.max(Timestamp(state.time.0 + 1)),
+            };
             block.follower_start = state.follower;
             Arc::new(block)
         });
@@ -88,7 +94,12 @@ impl Core {
             offset: position.offset,
             database: Some(database),
             seen: news.then(|| seen.clone()),
+            time,
         };
+        if block_is_none {
+            let written = writer.pass(record)?;
+            return Ok(self.submit(&mut writer, written));
+        }
         let written = writer.write(&record);
         if written.is_err()
             && let Record::Append { block: Some(shared), .. } = record
@@ -100,6 +111,7 @@ impl Core {
 
     pub(super) fn ping(&self) -> Result<u64, JournalError> {
         let mut writer = self.writer.lock();
+        self.write_passed(&mut writer)?;
         let state = &writer.state;
         let at = state.position;
         let block = Block {
@@ -117,6 +129,7 @@ impl Core {
             offset: at.offset,
             database: state.database,
             seen: None,
+            time: None,
         };
         let written = writer.write(&record)?;
         Ok(self.submit(&mut writer, written))
@@ -127,6 +140,7 @@ impl Core {
         if writer.state.position.replid == replid {
             return Ok(0);
         }
+        self.write_passed(&mut writer)?;
         let written = writer.write(&Record::Rename(replid))?;
         Ok(self.submit(&mut writer, written))
     }
@@ -149,6 +163,14 @@ impl Core {
     ) -> Result<u64, JournalError> {
         let written = writer.begin(state, fresh)?;
         Ok(self.submit(writer, written))
+    }
+
+    /// Writes how far the stream has come, where only readers were told so far.
+    pub(super) fn write_passed(&self, writer: &mut Writer) -> Result<(), JournalError> {
+        if let Some(written) = writer.write_passed()? {
+            self.submit(writer, written);
+        }
+        Ok(())
     }
 
     fn submit(&self, writer: &mut Writer, written: Written) -> u64 {

@@ -66,7 +66,7 @@ pub(super) fn open(
         Some(recovered) => recovered,
         None => first_segment(dir, &session)?,
     };
-    clock.observe(found.state.last_timestamp);
+    clock.observe(found.state.time);
     let (Some(last), state) = (found.segments.back(), found.state.clone()) else {
         return Err(JournalError::Unfit("no segment".to_owned()));
     };

@@ -24,6 +24,7 @@ const CLOSE: u8 = 4;
 
 const WITH_BLOCK: u8 = 1;
 const WITH_SEEN: u8 = 2;
+const WITH_TIME: u8 = 4;
 
 /// Who writes: one opening of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +44,8 @@ pub(super) struct State {
     pub seen: Arc<Seen>,
     /// Where the last unit ends, or the history begins.
     pub last_unit: Offset,
-    pub last_timestamp: Timestamp,
+    /// The last moment that is known: of the last unit, or of what came after it.
+    pub time: Timestamp,
     pub units: u64,
     pub follower: FollowerOffset,
     pub follower_id: ReplicationId,
@@ -62,6 +64,8 @@ pub(super) enum Record {
         offset: Offset,
         database: Option<Database>,
         seen: Option<Arc<Seen>>,
+        /// The moment, where no unit has one.
+        time: Option<Timestamp>,
     },
     /// The same history goes on under another id.
     Rename(ReplicationId),
@@ -74,14 +78,18 @@ pub(super) enum Record {
 impl Record {
     pub(super) fn put(&self, out: &mut BytesMut) {
         match self {
-            Self::Append { block, offset, database, seen } => {
+            Self::Append { block, offset, database, seen, time } => {
                 out.put_u8(APPEND);
-                let with_block = if block.is_some() { WITH_BLOCK } else { 0 };
-                out.put_u8(with_block | if seen.is_some() { WITH_SEEN } else { 0 });
+                let with = |there, flag| if there { flag } else { 0 };
+                let flags = with(block.is_some(), WITH_BLOCK) | with(seen.is_some(), WITH_SEEN);
+                out.put_u8(flags | with(time.is_some(), WITH_TIME));
                 put_number(out, offset.0);
                 put_database(out, *database);
                 if let Some(seen) = seen {
                     put_seen(out, seen);
+                }
+                if let Some(time) = time {
+                    put_number(out, time.0);
                 }
                 if let Some(block) = block {
                     block.encode(out);
@@ -107,12 +115,13 @@ impl Record {
                 let offset = Offset(input.number()?);
                 let database = read_database(&mut input)?;
                 let seen = (flags & WITH_SEEN != 0).then(|| input.seen()).transpose()?;
+                let time = (flags & WITH_TIME != 0).then(|| input.number()).transpose()?;
                 let mut block = None;
                 if flags & WITH_BLOCK != 0 {
                     block = Some(Arc::new(Block::decode(&body.slice_ref(input.0))?));
                     input.0 = &[];
                 }
-                Self::Append { block, offset, database, seen }
+                Self::Append { block, offset, database, seen, time: time.map(Timestamp) }
             }
             RENAME => Self::Rename(input.replid()?),
             OPEN => Self::Open(Session::read(&mut input)?),
@@ -144,7 +153,7 @@ impl State {
             database: None,
             seen: Arc::default(),
             last_unit: Offset(0),
-            last_timestamp: Timestamp(0),
+            time: Timestamp(0),
             units: 0,
             follower,
             follower_id: ReplicationId::random(),
@@ -169,7 +178,7 @@ impl State {
     /// Adds a record; what can't follow here is refused, and then nothing is changed.
     pub(super) fn add(&mut self, record: &Record) -> Result<(), BlockError> {
         match record {
-            Record::Append { block, offset, database, seen } => {
+            Record::Append { block, offset, database, seen, time } => {
                 if *offset < self.position.offset {
                     return Err(BlockError("the stream goes backwards"));
                 }
@@ -181,6 +190,7 @@ impl State {
                 if let Some(seen) = seen {
                     self.seen = seen.clone();
                 }
+                self.time = self.time.max(time.unwrap_or_default());
             }
             Record::Rename(replid) => {
                 self.aliases.push((self.position.replid, self.position.offset));
@@ -204,7 +214,7 @@ impl State {
         self.follower = block.follower_end();
         if let Some(last) = block.units.last() {
             self.last_unit = last.end;
-            self.last_timestamp = block.timestamp(block.units.len() - 1);
+            self.time = block.timestamp(block.units.len() - 1);
             self.units += block.units.len() as u64;
             self.follower_database = last.database_after;
         }
@@ -216,7 +226,7 @@ impl State {
         put_database(out, self.database);
         put_seen(out, &self.seen);
         put_number(out, self.last_unit.0);
-        put_number(out, self.last_timestamp.0);
+        put_number(out, self.time.0);
         put_number(out, self.units);
         put_number(out, self.follower.0);
         out.put_slice(self.follower_id.as_bytes());
@@ -233,7 +243,7 @@ impl State {
             database: read_database(input)?,
             seen: input.seen()?,
             last_unit: Offset(input.number()?),
-            last_timestamp: Timestamp(input.number()?),
+            time: Timestamp(input.number()?),
             units: input.number()?,
             follower: FollowerOffset(input.number()?),
             follower_id: input.replid()?,

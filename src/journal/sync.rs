@@ -22,13 +22,14 @@ pub(super) struct Wishes {
 impl Core {
     /// Forces all that was written to disk, and lets readers see what waits for that.
     pub(super) fn sync(&self) -> Result<(), JournalError> {
-        let (files, new_file, dir, number, sequence) = {
+        let (files, new_file, nothing, dir, number, sequence) = {
             let mut writer = self.writer.lock();
             let files = std::mem::take(&mut writer.unsynced);
             let new_file = std::mem::take(&mut writer.new_file);
-            (files, new_file, writer.dir.clone(), writer.numbers, writer.file.sequence)
+            let nothing = files.is_empty() && !new_file && writer.waiting.is_empty();
+            (files, new_file, nothing, writer.dir.clone(), writer.numbers, writer.file.sequence)
         };
-        if files.is_empty() && !new_file {
+        if nothing {
             return Ok(());
         }
         let mut done = files.iter().try_for_each(|file| file.file.sync_data());
@@ -115,6 +116,9 @@ impl Core {
                 Some(JournalError::Closed) => return Ok(()),
                 // What could not be forced to disk must not be marked as if it had been.
                 Some(ended) => return Err(ended.again()),
+            }
+            if let Err(error) = self.write_passed(&mut writer) {
+                ended = Some(error);
             }
             let all = self.visible.lock().segments.iter().map(|s| s.file.clone()).collect();
             match writer.write(&Record::Close) {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tracing::{error, info};
@@ -12,6 +13,9 @@ use super::record::{Record, Session, State, put_frame};
 use super::segment::{Head, Segment, SegmentFile};
 use super::{Block, JournalError};
 
+/// How often it is written how far the stream has come without a unit. Under a peer's load it comes
+/// with each read, and would take room from units.
+const PASSED_INTERVAL: Duration = Duration::from_secs(1);
 /// A buffer that grew larger than this is given back: a unit may be as large as 512 MiB.
 const KEPT_BUFFER: usize = 1 << 20;
 
@@ -56,6 +60,10 @@ pub(super) struct Writer {
     pub numbers: u64,
     /// Why nothing can be written any more.
     pub ended: Option<JournalError>,
+    /// How far the stream has come without a unit, since the last record: nothing needs to be
+    /// written for that at once, the same is read again after a crash.
+    passed: Option<Record>,
+    passed_written: Instant,
     failing: bool,
     /// Part of a record may stand behind the end.
     ragged: bool,
@@ -85,6 +93,8 @@ impl Writer {
             waiting: VecDeque::new(),
             numbers: 0,
             ended: None,
+            passed: None,
+            passed_written: Instant::now(),
             failing: false,
             ragged: false,
             begun: None,
@@ -97,6 +107,29 @@ impl Writer {
         let done = self.try_write(record);
         self.tell(&done);
         done
+    }
+
+    /// The stream went on without a unit: readers are told, and now and then it is written.
+    pub(super) fn pass(&mut self, record: Record) -> Result<Written, JournalError> {
+        if self.passed_written.elapsed() >= PASSED_INTERVAL {
+            self.passed_written = Instant::now();
+            return self.write(&record);
+        }
+        self.usable()?;
+        let mut state = self.state.clone();
+        state.add(&record).map_err(|error| JournalError::Unfit(error.to_string()))?;
+        self.passed = Some(record);
+        Ok(Written { state, ..self.written(None, self.end, false) })
+    }
+
+    /// Writes what was passed and is not written yet.
+    pub(super) fn write_passed(&mut self) -> Result<Option<Written>, JournalError> {
+        let Some(record) = self.passed.take() else { return Ok(None) };
+        let written = self.write(&record);
+        if written.is_err() {
+            self.passed = Some(record);
+        }
+        written.map(Some)
     }
 
     /// Begins a new segment that stands for a state of its own: another history, another session.
@@ -129,6 +162,8 @@ impl Writer {
         self.ragged = false;
         self.end += size;
         self.state = state;
+        // It tells more than what was passed before it.
+        self.passed = None;
         if self.buffer.capacity() > KEPT_BUFFER {
             self.buffer = BytesMut::new();
         }
@@ -179,6 +214,7 @@ impl Writer {
         self.file = Arc::new(file);
         self.begun = Some(Segment::new(self.file.clone(), records, &head.state));
         self.state = head.state;
+        self.passed = self.passed.take().filter(|_| !head.fresh);
         (self.records, self.end) = (records, records);
         self.unsynced.push(self.file.clone());
         self.new_file = true;

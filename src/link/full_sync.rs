@@ -11,11 +11,11 @@ use tracing::info;
 use super::LinkError;
 use crate::apply::{Item, Kind};
 use crate::observe::{LinkStatus, Snapshot};
-use crate::position::{Database, Position, SiteName};
+use crate::position::{Checkpoint, Database, Position, SiteName};
 use crate::rdb::{self, CommandLimits, Decoder, Entry, Limits, RdbVersion};
 use crate::redis::{Flavour, ServerInfo};
 use crate::resp;
-use crate::write_off::CHECKPOINT_KEY;
+use crate::write_off::{CHECKPOINT_KEY, checkpoint_fields};
 
 /// How often progress goes to the log.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -62,10 +62,11 @@ impl FullSync {
     }
 
     /// What takes the old checkpoints of `site` away: until the snapshot is whole, there is none.
-    pub(super) fn forget(site: &SiteName, checkpoints: &[(Database, Position)]) -> Vec<Item> {
+    pub(super) fn forget(site: &SiteName, checkpoints: &[(Database, Checkpoint)]) -> Vec<Item> {
         let mut out = BytesMut::new();
-        let (runid, offset) = (format!("{site}-runid"), format!("{site}-offset"));
-        let words = [b"HDEL", CHECKPOINT_KEY, runid.as_bytes(), offset.as_bytes()];
+        let fields = checkpoint_fields(site);
+        let mut words = vec![b"HDEL", CHECKPOINT_KEY];
+        words.extend(fields.iter().map(String::as_bytes));
         resp::put_command(&mut out, &words);
         let command = out.freeze();
         let items = checkpoints.iter();

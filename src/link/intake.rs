@@ -11,11 +11,10 @@ use super::full_sync::FullSync;
 use super::unit::item_of;
 use super::{Link, LinkError};
 use crate::apply::Item;
-use crate::clock::Timestamp;
 use crate::frame::Frame;
 use crate::journal::Block;
 use crate::observe::LinkState;
-use crate::position::{Database, LinkSession, Position, Seen};
+use crate::position::{Checkpoint, Database, LinkSession, Position, Seen};
 use crate::redis::ServerInfo;
 
 /// Bytes of a peer's data that may wait to be applied; what comes larger counts as this much.
@@ -26,11 +25,11 @@ pub(super) struct Intake<'a> {
     link: &'a Link,
     server: ServerInfo,
     /// Checkpoints that a full sync must take away first.
-    checkpoints: Vec<(Database, Position)>,
+    checkpoints: Vec<(Database, Checkpoint)>,
     sender: mpsc::Sender<Vec<Item>>,
     room: Arc<Semaphore>,
     /// Up to where units were handed on.
-    at: Option<Position>,
+    at: Option<Checkpoint>,
     full_sync: Option<FullSync>,
 }
 
@@ -38,7 +37,7 @@ impl<'a> Intake<'a> {
     pub(super) fn new(
         link: &'a Link,
         server: ServerInfo,
-        checkpoints: Vec<(Database, Position)>,
+        checkpoints: Vec<(Database, Checkpoint)>,
         sender: mpsc::Sender<Vec<Item>>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
@@ -50,7 +49,7 @@ impl<'a> Intake<'a> {
         match frame {
             Frame::Resume { from } => {
                 self.at = Some(from);
-                self.link.status.set_checkpoint(Some(from));
+                self.link.status.set_checkpoint(Some(from.position));
                 self.link.status.set_state(LinkState::Streaming);
                 Ok(())
             }
@@ -63,8 +62,10 @@ impl<'a> Intake<'a> {
             Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
             Frame::SnapshotEnd => self.end_full_sync().await,
             Frame::Block(bytes) => self.block(bytes).await,
-            Frame::Heartbeat { at, time, seen } => {
-                self.heartbeat(at, time, &seen);
+            Frame::Heartbeat { at, database, time, seen } => {
+                let time_there = time.unix_millis();
+                self.heartbeat(Checkpoint { position: at, database, time: time_there }, &seen);
+                self.link.clock.observe(time);
                 Ok(())
             }
             Frame::Wait(reason) => {
@@ -107,9 +108,10 @@ impl<'a> Intake<'a> {
         let Some(full_sync) = self.full_sync.take() else {
             return Err(LinkError::Broken("a snapshot that was not announced".to_owned()));
         };
-        let at = full_sync.finish()?;
+        // Where a snapshot was cut, a SELECT follows: the database in force before it is nothing.
+        let at = Checkpoint { position: full_sync.finish()?, database: Database(0), time: 0 };
         self.at = Some(at);
-        self.send(vec![Item::checkpoint_only(Database(0), at, 0)]).await?;
+        self.send(vec![Item::checkpoint_only(at)]).await?;
         self.link.status.set_state(LinkState::Streaming);
         Ok(())
     }
@@ -122,7 +124,7 @@ impl<'a> Intake<'a> {
         };
         let mut items = Vec::with_capacity(block.units.len());
         for index in 0..block.units.len() {
-            if block.units[index].end > at.offset {
+            if block.units[index].end > at.position.offset {
                 match item_of(&block, index, self.link.flush) {
                     Ok(item) => items.push(item),
                     Err(error) => {
@@ -133,21 +135,25 @@ impl<'a> Intake<'a> {
                 }
             }
         }
-        if let Some(last) = block.units.len().checked_sub(1) {
-            self.link.clock.observe(block.timestamp(last));
+        if let Some(last) = block.units.len().checked_sub(1)
+            && block.units[last].end > at.position.offset
+        {
+            let time = block.timestamp(last);
+            self.link.clock.observe(time);
+            let position = Position { replid: block.replid, offset: block.units[last].end };
+            let database = block.units[last].database_after;
+            self.at = Some(Checkpoint { position, database, time: time.unix_millis() });
         }
-        self.at = Some(Position { replid: block.replid, offset: block.end.max(at.offset) });
         self.send(items).await
     }
 
     /// The peer stands at `at`; all its units up to there were handed on before.
-    fn heartbeat(&mut self, at: Position, time: Timestamp, seen: &Seen) {
+    fn heartbeat(&mut self, at: Checkpoint, seen: &Seen) {
         let status = &self.link.status;
-        self.link.clock.observe(time);
-        status.peer_offset.store(at.offset.0, Ordering::Relaxed);
+        status.peer_offset.store(at.position.offset.0, Ordering::Relaxed);
         self.count_queue();
         if self.room.available_permits() == QUEUE_BYTES {
-            status.applied_at.store(time.unix_millis(), Ordering::Relaxed);
+            status.applied_at.store(at.time, Ordering::Relaxed);
             // Only when all that came before is applied: an older snapshot entry that still waits
             // must find the local writes that the peer saw after it.
             if let Some(position) = seen.of(&self.link.site) {
@@ -162,7 +168,7 @@ impl<'a> Intake<'a> {
         match self.at {
             Some(at) if self.full_sync.is_none() => {
                 info!(site = %self.link.status.site, "the checkpoint is written again");
-                self.send(vec![Item::checkpoint_only(Database(0), at, 0)]).await
+                self.send(vec![Item::checkpoint_only(at)]).await
             }
             _ => Ok(()),
         }

@@ -6,7 +6,7 @@ use super::LinkError;
 use crate::apply::{Item, Kind};
 use crate::config::Flush;
 use crate::journal::{Block, EXEC, MULTI};
-use crate::position::{Database, Position};
+use crate::position::{Checkpoint, Database, Position};
 use crate::resp::{Limits, Scanner};
 
 /// What the commands of a unit are, as far as it matters here.
@@ -29,8 +29,11 @@ pub(super) fn item_of(block: &Block, index: usize, flush: Flush) -> Result<Item,
     let mut item = Item::new(unit.database, bytes, commands.count, Kind::Unit);
     item.database_after = unit.database_after;
     item.highest_database = unit.database.max(commands.highest_selected.unwrap_or(unit.database));
-    item.checkpoint = Some(Position { replid: block.replid, offset: unit.end });
-    item.at = block.timestamp(index).unix_millis();
+    item.checkpoint = Some(Checkpoint {
+        position: Position { replid: block.replid, offset: unit.end },
+        database: unit.database_after,
+        time: block.timestamp(index).unix_millis(),
+    });
     if let Some((_, name)) = commands.flushes.first() {
         match flush {
             Flush::Forward => item.kind = Kind::Flush,
@@ -106,7 +109,7 @@ mod tests {
         let block = block();
         let first = item_of(&block, 0, Flush::Stop).unwrap();
         assert_eq!((first.count, first.database), (1, Database(2)));
-        assert_eq!(first.checkpoint.unwrap().offset, Offset(10));
+        assert_eq!(first.checkpoint.unwrap().position.offset, Offset(10));
         let second = item_of(&block, 1, Flush::Forward).unwrap();
         assert_eq!((second.count, second.kind), (2, Kind::Flush));
         assert_eq!(second.commands, [command(&["INCR", "n"]), command(&["FLUSHDB"])].concat());
@@ -119,7 +122,7 @@ mod tests {
         let kept = item_of(&block, 1, Flush::Drop).unwrap();
         assert_eq!((kept.count, kept.kind), (1, Kind::Unit));
         assert_eq!(kept.commands, command(&["INCR", "n"]));
-        assert_eq!(kept.checkpoint.unwrap().offset, Offset(20));
+        assert_eq!(kept.checkpoint.unwrap().position.offset, Offset(20));
     }
 
     #[test]

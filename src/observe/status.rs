@@ -211,6 +211,11 @@ pub struct FollowerStatus {
 }
 
 impl FollowerStatus {
+    /// Whether it counts bytes: a replica or a syncer, no peer.
+    pub fn is_follower(&self) -> bool {
+        !self.kind.starts_with("link ")
+    }
+
     /// What was sent, as an offset.
     pub fn sent(&self) -> FollowerOffset {
         FollowerOffset(self.sent.load(Ordering::Relaxed))

@@ -142,6 +142,21 @@ impl ServerInfo {
         Ok(Self { version, run_id: info.get("run_id").to_owned(), info })
     }
 
+    /// Whether the backlog holds all that follows `position`, under the present id or the one before.
+    pub fn backlog_holds(&self, position: Position) -> bool {
+        let number = |name: &str| u64::try_from(self.info.number(name)).unwrap_or(0);
+        let next = position.offset.0 + 1;
+        let replid = position.replid.as_str();
+        let ours = self.info.get("master_replid") == replid
+            || (self.info.get("master_replid2") == replid
+                && self.info.number("second_repl_offset") > 0
+                && next <= number("second_repl_offset"));
+        // Redis takes what follows the last byte, too.
+        ours && self.info.number("repl_backlog_active") == 1
+            && next >= number("repl_backlog_first_byte_offset")
+            && position.offset.0 <= number("master_repl_offset")
+    }
+
     /// Why this server can't be a site's local Redis; with what to do.
     pub fn unfit(&self) -> Option<String> {
         if !self.version.is_supported() {
@@ -183,6 +198,24 @@ mod tests {
         assert!(Version::parse("redis 6.2.5").unwrap().is_supported());
         assert!(Version::parse("valkey 9.1.2-rc1").unwrap().is_7_or_later());
         assert!(Version::parse("keydb 6").is_none());
+    }
+
+    #[test]
+    fn the_backlog_holds_what_it_says() {
+        let (old, new) = ("a".repeat(40), "b".repeat(40));
+        let info = InfoText::parse(&format!(
+            "master_replid:{new}\nmaster_replid2:{old}\nsecond_repl_offset:501\n\
+             master_repl_offset:900\nrepl_backlog_active:1\nrepl_backlog_first_byte_offset:401\n"
+        ));
+        let version = Version::parse("redis 7.0.15").unwrap();
+        let server = ServerInfo { version, run_id: String::new(), info };
+        let holds = |replid: &str, offset| {
+            let position = Position { replid: replid.parse().unwrap(), offset: Offset(offset) };
+            server.backlog_holds(position)
+        };
+        assert!(holds(&new, 400) && holds(&new, 900) && holds(&old, 500));
+        assert!(!holds(&new, 399) && !holds(&new, 901) && !holds(&old, 501));
+        assert!(!holds(&"c".repeat(40), 600));
     }
 
     #[test]

@@ -9,9 +9,11 @@ use bytes::BytesMut;
 use redis_protocol::resp2::types::BytesFrame;
 use tracing::info;
 
+use super::gap::Gap;
+use crate::clock::Timestamp;
 use crate::journal::JournalError;
 use crate::observe::{SourceState, SourceStatus};
-use crate::position::{Database, Position};
+use crate::position::{Checkpoint, Database, Position};
 use crate::redis::{
     Connection, InfoText, Psync, RedisError, ReplicaOptions, ServerInfo, SnapshotFraming,
     SnapshotPart, Target, begin_psync,
@@ -96,6 +98,8 @@ impl From<RedisError> for AttachError {
 pub(super) struct Resume {
     pub position: Position,
     pub database: Database,
+    /// The moment there.
+    pub time: Timestamp,
 }
 
 /// How we got onto the stream.
@@ -125,6 +129,8 @@ pub(super) struct Attached {
     /// In force there.
     pub database: Database,
     pub how: How,
+    /// What was written while nobody read.
+    pub gap: Gap,
 }
 
 /// Gets onto the stream.
@@ -157,7 +163,8 @@ pub(super) async fn attach(
             let replid = replid.unwrap_or(start.position.replid);
             let position = Position { replid, ..start.position };
             let how = if resume.is_some() { How::Again } else { How::Free };
-            Ok(Attached { connection, position, database: start.database, how })
+            let gap = Gap::new(&server, start);
+            Ok(Attached { connection, position, database: start.database, how, gap })
         }
         (Psync::Continue(_), None) => {
             Err(connection.unexpected("PSYNC", "+CONTINUE where nothing was to continue").into())
@@ -167,8 +174,32 @@ pub(super) async fn attach(
             status.set_state(SourceState::Resyncing);
             pass_snapshot(&mut connection).await?;
             // The stream behind a snapshot begins with a SELECT.
-            Ok(Attached { connection, position, database: Database(0), how: How::Full })
+            let gap = Gap::none(position.offset);
+            Ok(Attached { connection, position, database: Database(0), how: How::Full, gap })
         }
+    }
+}
+
+/// Gets onto the stream behind a peer's checkpoint; `None` if the backlog does not reach back there.
+pub(super) async fn go_back(
+    target: &Target,
+    from: Checkpoint,
+) -> Result<Option<Attached>, AttachError> {
+    let mut connection = Connection::open(target).await?;
+    let server = ServerInfo::ask(&mut connection).await?;
+    if !server.backlog_holds(from.position) {
+        return Ok(None);
+    }
+    let Checkpoint { position, database, time } = from;
+    let start = Resume { position, database, time: Timestamp::from_unix_millis(time) };
+    match begin_psync(&mut connection, ReplicaOptions::default(), Some(position)).await? {
+        Psync::Continue(replid) => {
+            let position = Position { replid: replid.unwrap_or(position.replid), ..position };
+            let gap = Gap::new(&server, start);
+            Ok(Some(Attached { connection, position, database, how: How::Again, gap }))
+        }
+        // The backlog moved on meanwhile; what was begun ends with the connection.
+        Psync::FullResync(_) => Ok(None),
     }
 }
 
@@ -192,7 +223,8 @@ async fn probe(control: &mut Connection) -> Result<Option<Resume>, RedisError> {
         return Ok(None);
     }
     // The probe was written in database 0, where a new connection stands.
-    Ok(info.position().map(|position| Resume { position, database: Database(0) }))
+    let resume = |position| Resume { position, database: Database(0), time: Timestamp::default() };
+    Ok(info.position().map(resume))
 }
 
 /// Reads a snapshot and throws it away.

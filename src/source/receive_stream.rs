@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use bytes::{Buf, BytesMut};
 use tokio_util::sync::CancellationToken;
 
+use super::attach::Attached;
+use super::gap::Gap;
 use super::{Source, StreamEnd};
 use crate::conflict::KeyTable;
 use crate::journal::BlockBuilder;
@@ -22,6 +24,7 @@ pub(super) struct StreamReceiver<'k> {
     filter: Filter,
     builder: BlockBuilder,
     seen: Arc<Seen>,
+    gap: Gap,
     /// Up to where the stream was scanned.
     scanned: Position,
     /// The last place between two units, and the database in force there.
@@ -31,13 +34,10 @@ pub(super) struct StreamReceiver<'k> {
 }
 
 impl<'k> StreamReceiver<'k> {
-    pub(super) fn new(
-        position: Position,
-        database: Database,
-        seen: Arc<Seen>,
-        keys: &'k KeyTable,
-    ) -> Self {
+    pub(super) fn new(attached: &Attached, seen: Arc<Seen>, keys: &'k KeyTable) -> Self {
+        let Attached { position, database, gap, .. } = *attached;
         Self {
+            gap,
             keys,
             scanner: Scanner::new(Limits::STREAM),
             filter: Filter::new(database),
@@ -118,8 +118,8 @@ impl<'k> StreamReceiver<'k> {
     fn take_echo(&mut self, mark: &Mark, to: &Source) {
         to.write_off.settle(mark.tag);
         to.status.echoes.fetch_add(1, Ordering::Relaxed);
-        if let Some(position) = mark.checkpoint {
-            self.seen = Arc::new(self.seen.with(&mark.site, position));
+        if let Some(checkpoint) = mark.checkpoint {
+            self.seen = Arc::new(self.seen.with(&mark.site, checkpoint.position));
         }
     }
 
@@ -135,7 +135,11 @@ impl<'k> StreamReceiver<'k> {
         let replid = self.scanned.replid;
         let mut block = (!self.builder.is_empty())
             .then(|| self.builder.take(replid, self.journaled.0, self.boundary.0));
-        if let Some(block) = &block {
+        if let Some(block) = &mut block {
+            let first = block.units.first().map_or(block.end, |unit| unit.end);
+            if let Some(moment) = self.gap.moment(first, to.clock.now()) {
+                block.first_timestamp = moment;
+            }
             to.status.local_units.fetch_add(block.units.len() as u64, Ordering::Relaxed);
             to.status.local_bytes.fetch_add(block.payload.len() as u64, Ordering::Relaxed);
         }

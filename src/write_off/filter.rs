@@ -184,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::position::{Offset, Position, ReplicationId};
+    use crate::position::{Checkpoint, Offset, Position, ReplicationId};
     use crate::resp::{Limits, Scanner, put_command};
     use crate::write_off::Tag;
 
@@ -278,7 +278,8 @@ mod tests {
                     let tag = Tag { session: 7, sequence: self.sequence };
                     let position =
                         Position { replid: ReplicationId::random(), offset: Offset(self.sequence) };
-                    let checkpoint = with_checkpoint.then_some(position);
+                    let there = Checkpoint { position, database: Database(1), time: 5 };
+                    let checkpoint = with_checkpoint.then_some(there);
                     let mut mark = Vec::new();
                     Mark { site: "b".parse().unwrap(), tag, checkpoint }.put(&mut mark);
                     // The mark is written wherever the batch begins.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bytes::BufMut;
 
-use crate::position::{Offset, Position, ReplicationId, SiteName};
+use crate::position::{Checkpoint, Database, Offset, Position, ReplicationId, SiteName};
 use crate::resp::{self, Command};
 
 /// The hash in the local Redis that holds tags and checkpoints.
@@ -52,23 +52,25 @@ pub struct Mark {
     /// The batch.
     pub tag: Tag,
     /// Up to where the peer's units are applied with this batch.
-    pub checkpoint: Option<Position>,
+    pub checkpoint: Option<Checkpoint>,
 }
 
 impl Mark {
     /// Writes the mark as a command.
     pub fn put(&self, out: &mut impl BufMut) {
         let field = |name: &str| format!("{}-{name}", self.site);
-        resp::put_array(out, if self.checkpoint.is_some() { 10 } else { 4 });
+        resp::put_array(out, if self.checkpoint.is_some() { 12 } else { 4 });
         resp::put_bulk(out, b"HSET");
         resp::put_bulk(out, CHECKPOINT_KEY);
         resp::put_bulk(out, field("tag").as_bytes());
         resp::put_bulk(out, self.tag.to_string().as_bytes());
-        if let Some(position) = &self.checkpoint {
+        if let Some(Checkpoint { position, database, time }) = &self.checkpoint {
             resp::put_bulk(out, field("runid").as_bytes());
             resp::put_bulk(out, position.replid.as_bytes());
             resp::put_bulk(out, field("offset").as_bytes());
             resp::put_bulk(out, position.offset.to_string().as_bytes());
+            resp::put_bulk(out, field("place").as_bytes());
+            resp::put_bulk(out, format!("{database}:{time}").as_bytes());
             resp::put_bulk(out, VERSION_FIELD);
             resp::put_bulk(out, VERSION);
         }
@@ -85,14 +87,29 @@ impl Mark {
         let field_is = |index, name: &str| {
             text(index).and_then(|f| f.strip_prefix(site.as_str())) == Some(name)
         };
-        let checkpoint = if field_is(4, "-runid") && field_is(6, "-offset") {
-            let replid = ReplicationId::from_bytes(command.arg(5)).ok()?;
-            Some(Position { replid, offset: Offset(text(7)?.parse().ok()?) })
+        let places = [(4, "-runid"), (6, "-offset"), (8, "-place")];
+        let checkpoint = if places.iter().all(|(index, name)| field_is(*index, name)) {
+            checkpoint_of(command.arg(5), command.arg(7), command.arg(9))
         } else {
             None
         };
         Some(Self { site, tag, checkpoint })
     }
+}
+
+/// The fields of the hash that hold the checkpoint of `site`, as [`checkpoint_of`] takes them.
+pub fn checkpoint_fields(site: &SiteName) -> [String; 3] {
+    ["runid", "offset", "place"].map(|name| format!("{site}-{name}"))
+}
+
+/// A checkpoint out of its fields; `None` if they hold none.
+pub fn checkpoint_of(runid: &[u8], offset: &[u8], place: &[u8]) -> Option<Checkpoint> {
+    let replid = ReplicationId::from_bytes(runid).ok()?;
+    let offset = Offset(std::str::from_utf8(offset).ok()?.parse().ok()?);
+    let (database, time) = std::str::from_utf8(place).ok()?.split_once(':')?;
+    let database = Database(database.parse().ok()?);
+    let position = Position { replid, offset };
+    Some(Checkpoint { position, database, time: time.parse().ok()? })
 }
 
 /// Writes the probe by which the source finds its place in the stream (see `source::attach`).
@@ -122,7 +139,8 @@ mod tests {
     #[test]
     fn marks_round_trip_and_nothing_else_is_one() {
         let position = Position { replid: ReplicationId::random(), offset: Offset(99) };
-        for checkpoint in [None, Some(position)] {
+        let there = Checkpoint { position, database: Database(3), time: 1_700_000_000_000 };
+        for checkpoint in [None, Some(there)] {
             let tag = Tag { session: u64::MAX, sequence: 3 };
             let mark = Mark { site: "eu_1".parse().unwrap(), tag, checkpoint };
             assert_eq!(round_trip(&mark), Some(mark));

@@ -125,6 +125,77 @@ fn a_sidecar_is_stopped_while_both_write() {
     loads.stop_and_check(&pair);
 }
 
+#[test]
+fn a_sidecar_whose_disk_was_wiped_goes_on_from_the_backlog() {
+    let mut pair = streaming_pair();
+    let loads = Loads::start(&pair);
+    for _ in 0..2 {
+        for sidecar in [&mut pair.sidecar_a, &mut pair.sidecar_b] {
+            thread::sleep(A_WHILE);
+            sidecar.kill();
+            std::fs::remove_dir_all(sidecar.journal_dir()).unwrap();
+            thread::sleep(A_WHILE);
+            sidecar.restart();
+        }
+        pair.wait_streaming();
+    }
+    thread::sleep(A_WHILE);
+    loads.stop_and_check(&pair);
+    // b has run since a was wiped for the second time.
+    assert_eq!((pair.sidecar_a.full_syncs(), pair.sidecar_b.full_syncs()), (0, 0));
+    let log = [pair.sidecar_a.log(), pair.sidecar_b.log()].concat();
+    assert_eq!(log.matches("the journal begins anew where a peer stands").count(), 4, "{log}");
+    assert_eq!(log.matches("a full sync begins").count(), 2, "{log}");
+}
+
+#[test]
+fn a_sidecar_whose_disk_was_wiped_takes_a_full_sync_when_the_backlog_is_too_small() {
+    let mut pair = streaming_pair();
+    let load = Load::start(&pair.a, "a");
+    pair.sidecar_a.kill();
+    std::fs::remove_dir_all(pair.sidecar_a.journal_dir()).unwrap();
+    let big = "x".repeat(400_000);
+    for n in 0..8 {
+        cmd("SET").arg(format!("big:{n}")).arg(&big).exec(&mut pair.a.client()).unwrap();
+    }
+    pair.sidecar_a.restart();
+    pair.wait_streaming();
+    let by_a = load.stop();
+    pair.wait_equal(CATCH_UP);
+    by_a.check(&pair.b);
+    assert!(pair.sidecar_a.log().contains("does not reach back to where a peer stands"));
+    assert_eq!(pair.sidecar_a.full_syncs(), 1);
+}
+
+/// A crash of the machine can take the end of the journal, when it is not forced to disk at once.
+#[test]
+fn a_journal_that_lost_its_end_reads_it_again() {
+    let mut pair = streaming_pair();
+    let loads = Loads::start(&pair);
+    thread::sleep(A_WHILE);
+    let (dir, saved) = (pair.sidecar_a.journal_dir(), pair.sidecar_a.journal_dir().join("saved"));
+    pair.sidecar_a.kill();
+    std::fs::create_dir(&saved).unwrap();
+    let segments = || std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    for path in segments().filter(|path| path.is_file()) {
+        std::fs::copy(&path, saved.join(path.file_name().unwrap())).unwrap();
+    }
+    pair.sidecar_a.restart();
+    thread::sleep(3 * A_WHILE);
+    pair.sidecar_a.kill();
+    for path in segments().filter(|path| path.is_file()) {
+        std::fs::remove_file(&path).unwrap();
+    }
+    for entry in std::fs::read_dir(&saved).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.join(path.file_name().unwrap())).unwrap();
+    }
+    pair.sidecar_a.restart();
+    pair.wait_streaming();
+    loads.stop_and_check(&pair);
+    assert_eq!((pair.sidecar_a.full_syncs(), pair.sidecar_b.full_syncs()), (0, 1));
+}
+
 /// What a killed sidecar has sent may still be on its way when the next one reads the checkpoint.
 /// It must not be executed after that.
 #[test]

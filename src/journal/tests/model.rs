@@ -98,9 +98,22 @@ impl Model {
                     self.stage.journal().close().unwrap();
                 }
                 self.stage.reopen(BOOT).unwrap();
+                if !closed {
+                    self.go_back();
+                }
             }
             Step::Tear(bytes) => self.tear(*bytes),
         }
+    }
+
+    /// What came behind the last record without a unit may have to be read again.
+    fn go_back(&mut self) {
+        let head = self.stage.journal().head();
+        let last = self.units.last().map_or(self.first, |(end, ..)| *end);
+        let known = self.aliases.last().map_or(last, |(_, to)| last.max(*to));
+        assert!(known <= head.position.offset && head.position.offset <= self.position.offset);
+        assert_eq!(head.position.replid, self.position.replid);
+        self.position = head.position;
     }
 
     async fn begin(&mut self) {
@@ -146,6 +159,7 @@ impl Model {
         let bytes = bytes.min(whole.len() - 1);
         file.write_all_at(&whole[..bytes], file.metadata().unwrap().len()).unwrap();
         self.stage.open(BOOT).unwrap();
+        self.go_back();
     }
 
     async fn check(&self, places: &[prop::sample::Index]) {

@@ -163,6 +163,11 @@ impl Sidecar {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Where its journal is.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.config.with_file_name("journal")
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
