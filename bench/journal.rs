@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use redis_duplex::config::{self, Fsync};
-use redis_duplex::journal::{Block, BlockBuilder, Journal, Read};
+use redis_duplex::journal::{Block, BlockBuilder, Journal, Reached, Read};
 use redis_duplex::position::{Database, Offset, Position, ReplicationId, Seen};
 
 /// `SET key:<12 digits> <64 bytes>` in RESP is about this long.
@@ -74,7 +74,9 @@ async fn fill(journal: &Journal, total: usize, size: usize) -> Vec<Duration> {
         let mut block = Some(block(&mut builder, at, size, &seen));
         at.offset = block.as_ref().unwrap().end;
         let began = Instant::now();
-        journal.append(&mut block, at, Database(0), &seen).await.unwrap();
+        let (database, floors) = (Database(0), Arc::default());
+        let reached = Reached { position: at, database, seen: seen.clone(), floors };
+        journal.append(&mut block, &reached).await.unwrap();
         times.push(began.elapsed());
     }
     times

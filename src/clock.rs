@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bits of a [`Timestamp`] below the milliseconds: room for 2^20 events in one millisecond.
 const LOGICAL_BITS: u32 = 20;
@@ -36,17 +36,45 @@ pub fn unix_millis() -> u64 {
 }
 
 /// The site's clock, shared by the source (which stamps local units) and the links.
-#[derive(Debug, Default)]
-pub struct Clock(AtomicU64);
+#[derive(Debug)]
+pub struct Clock {
+    last: AtomicU64,
+    max_drift: Duration,
+}
+
+/// What a peer's clock is believed to be ahead at most, unless told otherwise.
+const MAX_DRIFT: Duration = Duration::from_mins(1);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(MAX_DRIFT)
+    }
+}
 
 impl Clock {
+    /// A clock that follows others up to `max_drift` ahead of the system's clock.
+    pub fn new(max_drift: Duration) -> Self {
+        Self { last: AtomicU64::new(0), max_drift }
+    }
+
+    /// The latest moment that is believed.
+    pub fn latest(&self) -> Timestamp {
+        let drift = u64::try_from(self.max_drift.as_millis()).unwrap_or(u64::MAX >> LOGICAL_BITS);
+        Timestamp::from_unix_millis(unix_millis().saturating_add(drift))
+    }
+
+    /// Whether a clock that differs by so many milliseconds is out of bounds.
+    pub fn is_skewed(&self, millis: u64) -> bool {
+        u128::from(millis) > self.max_drift.as_millis()
+    }
+
     /// Takes `count` consecutive moments, all later than any given out or seen; the first of them.
     pub fn take(&self, count: u64) -> Timestamp {
         let now = unix_millis() << LOGICAL_BITS;
-        let mut last = self.0.load(Ordering::Relaxed);
+        let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let first = now.max(last + 1);
-            match self.0.compare_exchange_weak(
+            match self.last.compare_exchange_weak(
                 last,
                 first + count.max(1) - 1,
                 Ordering::Relaxed,
@@ -58,15 +86,10 @@ impl Clock {
         }
     }
 
-    /// The present moment, given to nobody.
-    pub fn now(&self) -> Timestamp {
-        let now = Timestamp::from_unix_millis(unix_millis());
-        now.max(Timestamp(self.0.load(Ordering::Relaxed)))
-    }
-
-    /// Moves the clock past a peer's moment, so that what follows it here is later than it.
+    /// Moves the clock past a peer's moment, so that what follows it here is later than it; but not
+    /// farther ahead than is believed.
     pub fn observe(&self, seen: Timestamp) {
-        self.0.fetch_max(seen.0, Ordering::Relaxed);
+        self.last.fetch_max(seen.min(self.latest()).0, Ordering::Relaxed);
     }
 }
 
@@ -80,8 +103,11 @@ mod tests {
         let first = clock.take(10);
         let second = clock.take(1);
         assert!(second.0 >= first.0 + 10);
-        let ahead = Timestamp((unix_millis() + 60_000) << LOGICAL_BITS);
+        let ahead = Timestamp::from_unix_millis(unix_millis() + 50_000);
         clock.observe(ahead);
         assert!(clock.take(1) > ahead);
+        // A clock that is minutes ahead does not carry others away.
+        clock.observe(Timestamp::from_unix_millis(unix_millis() + 600_000));
+        assert!(clock.take(1) < Timestamp::from_unix_millis(unix_millis() + 61_000));
     }
 }

@@ -237,11 +237,30 @@ pub struct Peer {
 }
 
 /// Conflicts.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Conflict {
-    /// The site whose data wins; the same at every site.
+    /// The site whose order decides; the same at every site.
     pub primary: Option<SiteName>,
+    /// What is done about them.
+    pub policy: Policy,
+    /// Keys written here and not yet seen by a peer that are remembered; with more, what the peer
+    /// sends conflicts with everything.
+    pub max_keys: usize,
+    /// A peer's clock is believed to be ahead by this much at most.
+    #[serde(with = "humantime_serde")]
+    pub max_clock_drift: Duration,
+}
+
+impl Default for Conflict {
+    fn default() -> Self {
+        Self {
+            primary: None,
+            policy: Policy::default(),
+            max_keys: 1_000_000,
+            max_clock_drift: Duration::from_mins(1),
+        }
+    }
 }
 
 /// What happens to a peer's FLUSHALL or FLUSHDB.
@@ -255,6 +274,19 @@ pub enum Flush {
     /// The link stops until a person decides.
     #[default]
     Stop,
+}
+
+/// What is done when both sites wrote the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Both sites end the same.
+    #[default]
+    Converge,
+    /// It is found and told, nothing is done.
+    Report,
+    /// It is not looked for.
+    Off,
 }
 
 /// What is not synchronized.

@@ -1,10 +1,316 @@
-//! Which keys local clients wrote that a peer has not seen yet.
+//! Both sites wrote the same key: found exactly, and brought to the same end.
 //!
-//! What comes from the peer about such a key does not know of that write. A snapshot entry must
-//! not replace it: the write is on its way to the peer, and both sides end with it.
+//! The source enters what local clients write (`table`); the link asks which of the peer's commands
+//! to leave out; and when the mark of a peer's batch comes back in the stream, what conflicts is
+//! what stands before it there and the peer had not seen. The primary then sends whole keys anew
+//! (`repairs`). All decisions are pure, in `table` and `effect`.
 
+mod effect;
 mod keys;
-mod unseen;
+#[cfg(test)]
+mod model;
+mod recent;
+mod repairs;
+mod rules;
+mod table;
+mod unit;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::warn;
+
+pub use effect::{Effect, Touch, is_wide, touches};
 pub use keys::KeyTable;
-pub use unseen::Unseen;
+pub use recent::{Conflict, Recent, Winner};
+pub use repairs::Repairs;
+pub use table::{Found, Table, Why, group};
+pub use unit::{Key, RemoteUnit, Touched};
+
+use crate::clock::Timestamp;
+use crate::config::Policy;
+use crate::position::{Database, Offset, Position, ReplicationId};
+use crate::resp::{Command, Limits, Scanner};
+use rules::Rule;
+
+/// Conflicts with one peer; shared by the source, the link and the feed.
+#[derive(Debug)]
+pub struct Conflicts {
+    policy: Policy,
+    is_primary: bool,
+    table: Mutex<Table>,
+    marks: Mutex<Marks>,
+    scanned: watch::Sender<Offset>,
+    /// Keys to be read.
+    pub repairs: Repairs,
+    /// For people.
+    pub recent: Recent,
+    /// All keys that the peer may not have seen, written before this, are to be repaired.
+    all: watch::Sender<Option<Offset>>,
+    overflow_told: Mutex<bool>,
+}
+
+/// Which of our batches came back: what the peer says to have seen counts when all before has.
+#[derive(Debug, Default)]
+struct Marks {
+    issued: u64,
+    settled: u64,
+    /// The peer has seen this, once this mark came back.
+    waiting: Option<(u64, Position)>,
+}
+
+impl Conflicts {
+    /// With one peer. `max_keys` of the local writes that it has not seen are remembered.
+    pub fn new(policy: Policy, is_primary: bool, max_keys: usize) -> Arc<Self> {
+        Arc::new(Self {
+            policy,
+            is_primary,
+            table: Mutex::new(Table::new(is_primary, max_keys)),
+            marks: Mutex::default(),
+            scanned: watch::Sender::new(Offset(0)),
+            repairs: Repairs::default(),
+            recent: Recent::default(),
+            all: watch::Sender::new(None),
+            overflow_told: Mutex::new(false),
+        })
+    }
+
+    /// Whether this site sends the state of keys.
+    pub fn repairs_keys(&self) -> bool {
+        self.is_primary && self.policy == Policy::Converge
+    }
+
+    /// Whether the peer's units are to be looked at.
+    pub fn looks(&self) -> bool {
+        self.policy != Policy::Off
+    }
+
+    /// A history begins; positions of an earlier one mean nothing any more.
+    pub fn begin_history(&self, position: Position) {
+        self.table.lock().begin_history(position);
+        self.scanned.send_replace(position.offset);
+    }
+
+    /// The history goes on under another id.
+    pub fn rename_history(&self, replid: ReplicationId) {
+        self.table.lock().rename_history(replid);
+    }
+
+    /// A command of a local unit that ends at or behind `end`.
+    pub fn enter(
+        &self,
+        keys: &KeyTable,
+        database: Database,
+        command: Command<'_>,
+        end: Offset,
+        time: Timestamp,
+    ) {
+        let mut table = self.table.lock();
+        if is_wide(command) {
+            table.enter_wide(end, swapped(command));
+            return;
+        }
+        let mut touched = smallvec::SmallVec::<[Touch<'_>; 4]>::new();
+        touches(keys, database, command, |touch| touched.push(touch));
+        let group = group(&touched);
+        if let Some(keys) = group.iter().find(|keys| keys.iter().any(|k| self.repairs.is_open(k))) {
+            // What a key became that is being repaired goes on in the others.
+            let seen = table.floor().unwrap_or_default();
+            keys.iter().for_each(|key| self.repairs.ask(key.clone(), seen));
+        }
+        for touch in touched {
+            table.enter(touch, group.as_ref(), end, time);
+        }
+        if table.is_overflown() {
+            drop(table);
+            self.tell_overflow();
+        }
+    }
+
+    fn tell_overflow(&self) {
+        if !std::mem::replace(&mut *self.overflow_told.lock(), true) {
+            warn!(
+                "more keys were written than [conflict] max_keys while a peer has not seen them: \
+                 its writes conflict with everything until it has caught up"
+            );
+        }
+    }
+
+    /// The commands of a unit in the journal, likewise; it ends at `end`.
+    pub fn enter_unit(
+        &self,
+        keys: &KeyTable,
+        (bytes, mut database): (&[u8], Database),
+        end: Offset,
+        time: Timestamp,
+        state: bool,
+    ) {
+        each_command(bytes, |_, command| {
+            if command.is("SELECT") {
+                database = selected(command).unwrap_or(database);
+            } else if state {
+                let touch = state_touch(database, command);
+                self.table.lock().enter(touch, None, end, time);
+            } else {
+                self.enter(keys, database, command, end, time);
+            }
+        });
+    }
+
+    /// The stream of the local Redis was read up to here.
+    pub fn scanned(&self, to: Offset) {
+        self.scanned.send_replace(to);
+    }
+
+    /// Waits until the stream of the local Redis was read up to `to`; whether it was in time.
+    pub async fn caught_up(&self, to: Offset, limit: Duration) -> bool {
+        let mut scanned = self.scanned.subscribe();
+        timeout(limit, scanned.wait_for(|scanned| *scanned >= to)).await.is_ok()
+    }
+
+    /// A batch with this number is about to be sent.
+    pub fn issued(&self, sequence: u64) {
+        self.marks.lock().issued = sequence;
+    }
+
+    /// The peer has seen local units up to `position`. All that it sent before is applied, and
+    /// counts when its marks have come back.
+    pub fn seen_in_order(&self, position: Position) {
+        let mut table = self.table.lock();
+        let mut marks = self.marks.lock();
+        if rules::follows(Rule::SeenInOrder) && marks.settled < marks.issued {
+            marks.waiting = Some((marks.issued, position));
+        } else {
+            table.seen(position);
+        }
+    }
+
+    /// A snapshot of the peer holds what it had seen up to `position`.
+    pub fn seen(&self, position: Position) {
+        self.table.lock().seen(position);
+    }
+
+    /// A snapshot for the peer was cut here.
+    pub fn cut(&self, position: Position) {
+        self.table.lock().cut(position);
+    }
+
+    /// The mark of a batch came back at this place; these were its units.
+    pub fn came_back(&self, at: Offset, sequence: u64, units: &[Arc<RemoteUnit>]) {
+        let mut table = self.table.lock();
+        for unit in units {
+            if !self.looks() {
+                unit.seen.into_iter().for_each(|seen| table.seen(seen));
+                continue;
+            }
+            let beyond = table.is_beyond_knowledge(unit);
+            for mut found in table.came_back(unit, |key| self.repairs.is_open(key)) {
+                found.rejected = found.rejected.filter(|_| self.policy == Policy::Converge);
+                self.recent.add(&found, self.is_primary);
+                if self.repairs_keys() {
+                    self.repairs.ask(found.key, found.seen);
+                }
+            }
+            if beyond {
+                self.all.send_replace(Some(at));
+            }
+        }
+        let mut marks = self.marks.lock();
+        marks.settled = marks.settled.max(sequence);
+        if let Some((_, seen)) = marks.waiting.take_if(|(after, _)| *after <= sequence) {
+            table.seen(seen);
+        }
+    }
+
+    /// The mark of a batch of an earlier run came by: its units are not known, so all that the peer
+    /// may not have seen is taken to conflict.
+    pub fn earlier_came_back(&self, at: Offset) {
+        self.all.send_replace(Some(at));
+    }
+
+    /// Waits until all keys that the peer may not have seen are to be repaired; up to where. Cancel
+    /// safe.
+    pub async fn all_wanted(&self) -> Offset {
+        let mut all = self.all.subscribe();
+        // The sender lives as long as this.
+        let _ = all.wait_for(Option::is_some).await;
+        self.all_wanted_now().unwrap_or_default()
+    }
+
+    /// The same without waiting.
+    pub fn all_wanted_now(&self) -> Option<Offset> {
+        self.all.send_replace(None)
+    }
+
+    /// Which commands of a unit that is about to be applied are left out.
+    pub fn judge(&self, unit: &RemoteUnit) -> Vec<usize> {
+        if self.policy != Policy::Converge {
+            return Vec::new();
+        }
+        self.table.lock().judge(unit).into_iter().map(|(command, _)| command).collect()
+    }
+
+    /// The keys of a unit whose command failed here, or of an entry that was left out: the primary
+    /// sends what it has.
+    pub fn ask_repair(&self, keys: impl IntoIterator<Item = Key>) {
+        if self.repairs_keys() {
+            let seen = self.table.lock().floor().unwrap_or_default();
+            keys.into_iter().for_each(|key| self.repairs.ask(key, seen));
+        }
+    }
+
+    /// Whether local clients wrote the key and the peer has not seen that.
+    pub fn contains(&self, database: Database, key: &[u8]) -> bool {
+        self.table.lock().contains(database, key)
+    }
+
+    /// From where on local units matter after a restart: what the peer has not seen, and what an
+    /// open conflict is about. None before the peer has seen anything.
+    pub fn floor(&self) -> Option<Offset> {
+        let floor = self.table.lock().floor()?;
+        Some(self.repairs.since().map_or(floor, |since| since.min(floor)))
+    }
+
+    /// Keys with writes that the peer has not seen.
+    pub fn unseen_keys(&self) -> usize {
+        self.table.lock().len()
+    }
+
+    /// States of keys were put into the journal.
+    pub fn repaired(&self, keys: &[Key], bytes: usize) {
+        self.recent.repaired.fetch_add(keys.len() as u64, Ordering::Relaxed);
+        self.recent.repaired_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Calls `use_it` with each command, up to the end or to what is none.
+pub fn each_command<'a>(bytes: &'a [u8], mut use_it: impl FnMut(usize, Command<'_>)) {
+    let mut scanner = Scanner::new(Limits::STREAM);
+    let mut rest: &'a [u8] = bytes;
+    let mut index = 0;
+    while let Ok(Some(command)) = scanner.scan(rest) {
+        let length = command.raw().len();
+        use_it(index, command);
+        rest = &rest[length..];
+        index += 1;
+    }
+}
+
+/// What a command of the primary's word on a key does: nothing else of it stays.
+pub fn state_touch(database: Database, command: Command<'_>) -> Touch<'_> {
+    Touch { database, key: command.arg(1), effect: Effect::State, together: false }
+}
+
+/// The database that a SELECT names.
+pub fn selected(command: Command<'_>) -> Option<Database> {
+    std::str::from_utf8(command.arg(1)).ok()?.parse().ok().map(Database)
+}
+
+fn swapped(command: Command<'_>) -> Option<(Database, Database)> {
+    let number = |at| std::str::from_utf8(command.arg(at)).ok()?.parse().ok().map(Database);
+    command.is("SWAPDB").then(|| Some((number(1)?, number(2)?)))?
+}

@@ -38,7 +38,7 @@ use self::core::Core;
 use self::open::DirectoryLock;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Fsync};
-use crate::position::{Database, FollowerOffset, Offset, Position, ReplicationId, Seen};
+use crate::position::{Database, Floors, FollowerOffset, Offset, Position, ReplicationId, Seen};
 use segment::Wanted;
 
 /// Followers' offsets begin here: RedisShake never acknowledges offset 0 and redis-GunYu subtracts
@@ -59,12 +59,27 @@ pub struct Head {
     pub follower_database: Database,
     /// What has been seen of the other sites up to here.
     pub seen: Arc<Seen>,
+    /// From where on local units matter for conflicts.
+    pub floors: Arc<Floors>,
     /// The moment up to which the journal tells.
     pub time: Timestamp,
     /// Goes up whenever the history breaks; readers of an older one end.
     pub epoch: u64,
     /// Units taken since the journal was made.
     pub units: u64,
+}
+
+/// Where the stream of the local Redis stands when something is appended.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    /// All up to here came.
+    pub position: Position,
+    /// The database in force there.
+    pub database: Database,
+    /// What has been seen of the other sites.
+    pub seen: Arc<Seen>,
+    /// From where on local units matter for conflicts.
+    pub floors: Arc<Floors>,
 }
 
 /// Numbers for people and metrics.
@@ -146,8 +161,7 @@ impl Journal {
         self.core.settle(number).await
     }
 
-    /// Appends what the stream brought up to `position`: a block if there were units, the database
-    /// in force there, and what has been seen by now. Gives each unit its moment, one after the
+    /// Appends what the stream brought: a block if there were units, and where it stands. Gives each unit its moment, one after the
     /// other from the block's first, or from now if that is 0.
     ///
     /// The block is taken when it is written; on [`JournalError::Write`] it is still there and
@@ -156,11 +170,9 @@ impl Journal {
     pub async fn append(
         &self,
         block: &mut Option<Block>,
-        position: Position,
-        database: Database,
-        seen: &Arc<Seen>,
+        reached: &Reached,
     ) -> Result<(), JournalError> {
-        let number = self.core.append(block, position, database, seen)?;
+        let number = self.core.append(block, reached)?;
         self.core.settle(number).await
     }
 

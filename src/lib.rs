@@ -9,7 +9,8 @@
 //! | [`journal`] | the rest, the site's own history, is kept in order |
 //! | [`feed`] | it is served to peers, replicas and syncers |
 //! | [`link`] | a peer's feed is pulled, over [`frame`]s |
-//! | [`conflict`] | what local clients wrote and the peer has not seen is remembered |
+//! | [`conflict`] | what both sites wrote at once is found, and decided |
+//! | [`repair`] | the primary reads such keys, to send its word on them |
 //! | [`apply`] | it is written into the local Redis, in marked batches |
 //! | [`endpoint`] | clients and syncers write and look through the one port |
 //!
@@ -35,6 +36,7 @@ pub mod pairing;
 pub mod position;
 pub mod rdb;
 pub mod redis;
+pub mod repair;
 pub mod resp;
 pub mod site;
 pub mod source;

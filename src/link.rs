@@ -24,6 +24,7 @@ use crate::apply::{Applier, ApplyError, ApplySetup, read_checkpoints, take_over}
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::Flush;
+use crate::conflict::KeyTable;
 use crate::frame::{FrameError, PROTOCOL};
 use crate::observe::{LinkState, LinkStatus, Problems};
 use crate::pairing::Pairing;
@@ -113,6 +114,8 @@ pub struct Link {
     pub status: Arc<LinkStatus>,
     /// What the other direction does.
     pub pairing: Arc<Pairing>,
+    /// Where commands have their keys.
+    pub keys: Arc<KeyTable>,
     /// The site's clock.
     pub clock: Arc<Clock>,
     /// Where problems are told.

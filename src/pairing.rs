@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::conflict::Unseen;
+use crate::conflict::Conflicts;
 use crate::position::{LinkSession, SiteName};
 
 /// How long the feed lets the link go first. Then it goes on alone: the peer's port may be out of
@@ -45,8 +45,8 @@ struct FullSync {
 pub struct Pairing {
     /// The peer.
     pub site: SiteName,
-    /// Local writes that the peer has not seen.
-    pub unseen: Arc<Unseen>,
+    /// What both sites may have written at once.
+    pub conflicts: Arc<Conflicts>,
     full_sync: watch::Sender<FullSync>,
     /// Snapshots that the feed is about to cut for the peer.
     cutting: watch::Sender<usize>,
@@ -57,10 +57,10 @@ pub struct Pairing {
 
 impl Pairing {
     /// With this peer.
-    pub fn new(site: SiteName) -> Arc<Self> {
+    pub fn new(site: SiteName, conflicts: Arc<Conflicts>) -> Arc<Self> {
         Arc::new(Self {
             site,
-            unseen: Unseen::new(),
+            conflicts,
             full_sync: watch::Sender::new(FullSync { progress: Progress::None, demanded: false }),
             cutting: watch::Sender::new(0),
             cut_for: watch::Sender::new(None),
@@ -103,15 +103,11 @@ impl Pairing {
     /// one of our link too, unless that is on its way; then lets it ask first, for a while. The
     /// session in which it has asked, if it has.
     pub async fn pair(&self, theirs: LinkSession, told: bool) -> Option<LinkSession> {
-        self.full_sync.send_if_modified(|now| {
-            let on_its_way = matches!(now.progress, Progress::Asked(_))
-                || now.progress == Progress::Begun(Some(theirs));
-            let demand = !told && !on_its_way;
-            if demand {
-                *now = FullSync { progress: Progress::None, demanded: true };
-            }
-            demand
-        });
+        let now = self.full_sync.borrow().progress;
+        let on_its_way = matches!(now, Progress::Asked(_)) || now == Progress::Begun(Some(theirs));
+        if !told && !on_its_way {
+            self.demand_full_sync();
+        }
         self.hurry.notify_one();
         let mut full_sync = self.full_sync.subscribe();
         let asked = full_sync.wait_for(|now| now.progress != Progress::None);
@@ -126,6 +122,11 @@ impl Pairing {
     /// Link: ends a wait before the next try when the feed asks for it. Cancel safe.
     pub async fn hurried(&self) {
         self.hurry.notified().await;
+    }
+
+    /// The link must take a full sync, and by that the peer's link too.
+    pub fn demand_full_sync(&self) {
+        self.full_sync.send_replace(FullSync { progress: Progress::None, demanded: true });
     }
 
     /// Link: waits until its session must be begun anew, for a full sync. Cancel safe.
@@ -174,9 +175,10 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::config::Policy;
 
     fn pairing() -> Arc<Pairing> {
-        Pairing::new("b".parse().unwrap())
+        Pairing::new("b".parse().unwrap(), Conflicts::new(Policy::Converge, true, 9))
     }
 
     /// Sites `a` and `b` begin together; the snapshot for `b` is there before the feed of `b` has

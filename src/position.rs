@@ -207,6 +207,18 @@ impl FromStr for Checkpoint {
     }
 }
 
+/// From where on local units matter for conflicts with each other site. A site that is not in the
+/// list has not seen anything of this one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Floors(pub Vec<(SiteName, Offset)>);
+
+impl Floors {
+    /// For `site`.
+    pub fn of(&self, site: &SiteName) -> Option<Offset> {
+        self.0.iter().find(|(name, _)| name == site).map(|(_, offset)| *offset)
+    }
+}
+
 /// Names one session of a link, so that both sites know which full syncs belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LinkSession(pub u64);

@@ -17,7 +17,7 @@ use crate::apply::ApplySetup;
 use crate::backlog::{Backlog, Wishes};
 use crate::clock::Clock;
 use crate::config::{Config, Peer};
-use crate::conflict::KeyTable;
+use crate::conflict::{Conflicts, KeyTable};
 use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
 use crate::feed::{Feed, Followers};
 use crate::journal::Journal;
@@ -25,6 +25,7 @@ use crate::link::Link;
 use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
 use crate::pairing::Pairing;
 use crate::redis::{Connection, Target};
+use crate::repair::Repairer;
 use crate::resp::Request;
 use crate::source::{AttachError, Running, Source};
 use crate::write_off::WriteOffSet;
@@ -86,9 +87,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     let mut connection = Connection::open(&site.target).await?;
     let endpoint = site.endpoint(board, CommandTable::load(&mut connection).await?);
-    let keys = KeyTable::load(&mut connection).await?;
+    let keys = Arc::new(KeyTable::load(&mut connection).await?);
     let source_stop = CancellationToken::new();
-    let source_task = site.run_source(source, (running, keys, wishes), source_stop.clone());
+    let source_task = site.run_source(source, (running, keys.clone(), wishes), source_stop.clone());
     let listener = socket.listen(BACKLOG).context("can't listen")?;
     let feed = Arc::new(site.feed());
     let hand_over = {
@@ -97,8 +98,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     tasks.spawn(endpoint::serve(listener, endpoint, hand_over, stop.clone()));
     for (peer, ends) in site.config.peers.iter().zip(&site.links) {
-        let link = site.link(peer, ends);
+        let link = site.link(peer, ends, &keys);
         tasks.spawn(link.run(stop.clone()));
+        if ends.pairing.conflicts.repairs_keys() {
+            tasks.spawn(site.repairer(ends, &keys).run(stop.clone()));
+        }
     }
     info!(site = %site.config.site, listen = %site.config.listen.addr, "ready");
     stop.cancelled().await;
@@ -138,11 +142,17 @@ async fn hand_over(feed: Arc<Feed>, end: SessionEnd, stop: CancellationToken) {
     }
 }
 
+fn conflicts(config: &Config) -> Arc<Conflicts> {
+    let conflict = &config.conflict;
+    let is_primary = conflict.primary.as_ref() == Some(&config.site);
+    Conflicts::new(conflict.policy, is_primary, conflict.max_keys)
+}
+
 impl Site {
     fn new(config: Config, backlog: Backlog) -> anyhow::Result<Self> {
-        let clock = Arc::new(Clock::default());
+        let clock = Arc::new(Clock::new(config.conflict.max_clock_drift));
         let links = config.peers.iter().map(|peer| Ends {
-            pairing: Pairing::new(peer.site.clone()),
+            pairing: Pairing::new(peer.site.clone(), conflicts(&config)),
             status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone())),
         });
         Ok(Self {
@@ -182,7 +192,7 @@ impl Site {
             status: self.source_status.clone(),
             clock: self.clock.clone(),
             problems: self.problems.clone(),
-            unseen: self.links.iter().map(|ends| ends.pairing.unseen.clone()).collect(),
+            peers: self.links.iter().map(|ends| ends.pairing.clone()).collect(),
             checkpoint_touched: self.checkpoint_touched.clone(),
         }
     }
@@ -191,12 +201,12 @@ impl Site {
     fn run_source(
         &self,
         source: Source,
-        (running, keys, wishes): (Running, KeyTable, Wishes),
+        (running, keys, wishes): (Running, Arc<KeyTable>, Wishes),
         stop: CancellationToken,
     ) -> TaskTracker {
         let tasks = TaskTracker::new();
         tasks.spawn(ping_followers(self.journal.clone(), stop.clone()));
-        tasks.spawn(async move { source.run(running, keys, wishes, stop).await });
+        tasks.spawn(async move { source.run(running, &keys, wishes, stop).await });
         tasks.close();
         tasks
     }
@@ -223,7 +233,21 @@ impl Site {
         }
     }
 
-    fn link(&self, peer: &Peer, ends: &Ends) -> Link {
+    /// Who reads the keys that are to be sent to a peer.
+    fn repairer(&self, ends: &Ends, keys: &Arc<KeyTable>) -> Repairer {
+        Repairer {
+            site: self.config.site.clone(),
+            peer: ends.pairing.site.clone(),
+            target: self.target.clone(),
+            conflicts: ends.pairing.conflicts.clone(),
+            write_off: self.write_off.clone(),
+            journal: self.journal.clone(),
+            keys: keys.clone(),
+            problems: self.problems.clone(),
+        }
+    }
+
+    fn link(&self, peer: &Peer, ends: &Ends, keys: &Arc<KeyTable>) -> Link {
         let bytes = self.config.apply.batch_bytes.as_u64();
         Link {
             site: self.config.site.clone(),
@@ -237,7 +261,7 @@ impl Site {
             apply: ApplySetup {
                 site: peer.site.clone(),
                 write_off: self.write_off.clone(),
-                unseen: ends.pairing.unseen.clone(),
+                conflicts: ends.pairing.conflicts.clone(),
                 status: ends.status.clone(),
                 problems: self.problems.clone(),
                 batch_commands: self.config.apply.batch_commands,
@@ -245,6 +269,7 @@ impl Site {
             },
             status: ends.status.clone(),
             pairing: ends.pairing.clone(),
+            keys: keys.clone(),
             clock: self.clock.clone(),
             problems: self.problems.clone(),
             flush: self.config.filter.flush,

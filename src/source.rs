@@ -25,10 +25,10 @@ use receive_stream::StreamReceiver;
 use crate::backlog::{Wish, Wishes};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::clock::Timestamp;
-use crate::conflict::{KeyTable, Unseen};
+use crate::conflict::KeyTable;
 use crate::journal::{Journal, JournalError};
 use crate::observe::{Problems, SourceState, SourceStatus};
+use crate::pairing::Pairing;
 use crate::position::Position;
 use crate::redis::{RedisError, Target};
 use crate::write_off::WriteOffSet;
@@ -75,8 +75,8 @@ pub struct Source {
     pub status: Arc<SourceStatus>,
     /// Where problems are told.
     pub problems: Arc<Problems>,
-    /// Where local writes are entered until peers have seen them, for each peer.
-    pub unseen: Vec<Arc<Unseen>>,
+    /// The peers: local writes are entered until they have seen them.
+    pub peers: Vec<Arc<Pairing>>,
     /// Goes up when something that was not ours may have taken the checkpoint hash away.
     pub checkpoint_touched: Arc<watch::Sender<u64>>,
 }
@@ -145,7 +145,7 @@ impl Source {
                 while let Err(error) = self.journal.begin_history(position, database).await {
                     self.wait_for_journal(error, stop).await?;
                 }
-                self.unseen.iter().for_each(|unseen| unseen.begin_history(position));
+                self.peers.iter().for_each(|peer| peer.conflicts.begin_history(position));
                 self.write_off.give_up_all();
             }
         }
@@ -195,17 +195,17 @@ impl Source {
     pub async fn run(
         self,
         running: Running,
-        keys: KeyTable,
+        keys: &KeyTable,
         mut wishes: Wishes,
         stop: CancellationToken,
     ) {
         let mut attached = running.attached;
         if attached.how == How::Again {
-            self.remember_unseen(&keys).await;
+            self.remember_unseen(keys).await;
         }
         let mut backoff = Backoff::for_connections();
         loop {
-            let mut receiver = self.receiver(&attached, &keys);
+            let mut receiver = self.receiver(&attached, keys);
             let end = self.receive(&mut attached, &mut receiver, &mut wishes, &stop).await;
             match end {
                 StreamEnd::Stopped => return,
@@ -245,8 +245,7 @@ impl Source {
     }
 
     fn receiver<'a>(&self, attached: &Attached, keys: &'a KeyTable) -> StreamReceiver<'a> {
-        let seen = self.journal.head().seen;
-        StreamReceiver::new(attached, seen, keys)
+        StreamReceiver::new(attached, &self.journal.head(), keys)
     }
 
     /// Lets the journal begin where a peer stands, if Redis's backlog reaches back there.
@@ -257,7 +256,7 @@ impl Source {
     ) -> Result<Option<Attached>, StreamEnd> {
         let Wish { from, answer } = wish;
         let gone_back = timeout(GO_BACK_TIMEOUT, attach::go_back(&self.target, from)).await;
-        let mut attached = match gone_back {
+        let attached = match gone_back {
             Ok(Ok(Some(attached))) => attached,
             Ok(Ok(None)) => {
                 info!(from = %from.position, "the backlog of the local redis does not reach back to where a peer stands");
@@ -276,8 +275,7 @@ impl Source {
         while let Err(error) = self.journal.begin_history(from.position, from.database).await {
             self.wait_for_journal(error, stop).await?;
         }
-        self.unseen.iter().for_each(|unseen| unseen.begin_history(from.position));
-        attached.gap.since = Timestamp::from_unix_millis(from.time);
+        self.peers.iter().for_each(|peer| peer.conflicts.begin_history(from.position));
         self.go_on(attached.position, stop).await?;
         // A peer that is gone asks again.
         let _ = answer.send(true);
@@ -289,9 +287,9 @@ impl Source {
         while let Err(error) = self.journal.rename_history(position.replid).await {
             self.wait_for_journal(error, stop).await?;
         }
-        for unseen in &self.unseen {
-            unseen.rename_history(position.replid);
-            unseen.scanned(position.offset);
+        for peer in &self.peers {
+            peer.conflicts.rename_history(position.replid);
+            peer.conflicts.scanned(position.offset);
         }
         Ok(())
     }

@@ -11,4 +11,4 @@ pub use filter::{Filter, Verdict, Words};
 pub use mark::{
     CHECKPOINT_KEY, Mark, Tag, checkpoint_fields, checkpoint_of, is_checkpoint_write, put_probe,
 };
-pub use set::{Origin, Settled, WriteOffSet, WriteOffStatus};
+pub use set::{KeyRead, Origin, Settled, WriteOffSet, WriteOffStatus};

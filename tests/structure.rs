@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which modules each module may use, besides itself. `site`, `cli` and `main` know all.
-const ALLOWED: [(&str, &[&str]); 20] = [
+const ALLOWED: [(&str, &[&str]); 21] = [
     (
         "apply",
         &["backoff", "conflict", "journal", "observe", "position", "redis", "resp", "write_off"],
@@ -15,7 +15,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     ("backoff", &[]),
     ("clock", &[]),
     ("config", &["position"]),
-    ("conflict", &["position", "redis", "resp"]),
+    ("conflict", &["clock", "config", "position", "redis", "resp"]),
     ("endpoint", &["config", "position", "redis", "resp", "write_off"]),
     (
         "feed",
@@ -50,6 +50,10 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     ("position", &[]),
     ("rdb", &[]),
     ("redis", &["config", "position", "resp"]),
+    (
+        "repair",
+        &["backoff", "conflict", "journal", "observe", "position", "redis", "resp", "write_off"],
+    ),
     ("resp", &[]),
     (
         "source",
@@ -60,6 +64,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
             "conflict",
             "journal",
             "observe",
+            "pairing",
             "position",
             "redis",
             "resp",
@@ -67,7 +72,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
         ],
     ),
     ("verify", &["position", "redis", "resp", "write_off"]),
-    ("write_off", &["position", "resp"]),
+    ("write_off", &["conflict", "position", "resp"]),
 ];
 
 fn files(dir: &Path) -> Vec<PathBuf> {

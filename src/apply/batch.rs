@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::conflict::RemoteUnit;
 use crate::journal::{EXEC, MULTI};
 use crate::position::{Checkpoint, Database, SiteName};
 use crate::resp::{self, Command, Limits, Scanner};
@@ -44,6 +45,10 @@ pub struct Item {
     pub checkpoint: Option<Checkpoint>,
     /// Of a snapshot entry: the key that must not be newer here.
     pub key: Option<Bytes>,
+    /// Of a unit: what it is as far as conflicts go.
+    pub remote: Option<Arc<RemoteUnit>>,
+    /// What of it loses against local writes is left out already.
+    pub judged: bool,
     /// Its share of the bytes that may be under way, given back when it is applied.
     pub room: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -61,6 +66,8 @@ impl Item {
             kind,
             checkpoint: None,
             key: None,
+            remote: None,
+            judged: false,
             room: None,
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::batch::{Batch, Item};
 use super::pipeline::{Applier, ApplyError, REPLY_TIMEOUT, error_text};
+use crate::conflict::Key;
 use crate::position::Database;
 use crate::redis::{InfoText, is_passing};
 use crate::resp;
@@ -28,9 +29,15 @@ impl Applier {
         let mut items = self.take_entries();
         let Some(database) = items.first().map(|item| item.database) else { return Ok(()) };
         self.watch(database, &items).await?;
-        let unseen = self.setup.unseen.clone();
-        let is_newer = |key: &Bytes| unseen.contains(database, key);
-        items.retain(|item| !item.key.as_ref().is_some_and(is_newer));
+        let conflicts = self.setup.conflicts.clone();
+        items.retain(|item| {
+            let newer = item.key.as_ref().filter(|key| conflicts.contains(database, key));
+            if let Some(name) = newer {
+                // What the peer has under it may differ from what it gets as units.
+                conflicts.ask_repair([Key { database, name: name.clone() }]);
+            }
+            newer.is_none()
+        });
         if items.is_empty() {
             self.ask(&["UNWATCH"]).await?;
             return Ok(());
@@ -84,7 +91,7 @@ impl Applier {
         let reply = self.ask(&["INFO", "replication"]).await?;
         let info = InfoText::parse(&String::from_utf8_lossy(&reply));
         let now = info.position().ok_or_else(|| self.unexpected(&reply))?;
-        if self.setup.unseen.caught_up(now.offset, CATCH_UP).await {
+        if self.setup.conflicts.caught_up(now.offset, CATCH_UP).await {
             Ok(())
         } else {
             Err(self.lost(io::ErrorKind::TimedOut.into()).into())

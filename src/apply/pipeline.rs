@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::batch::{Batch, Encoded, Item, Place, put_exec};
 use super::verdict::{ErrorVerdict, abort_reason, when_executed, when_queueing};
 use crate::backoff::Backoff;
-use crate::conflict::Unseen;
+use crate::conflict::{Conflicts, RemoteUnit};
 use crate::observe::{LinkState, LinkStatus, Problems};
 use crate::position::{Checkpoint, Database, SiteName};
 use crate::redis::{Connection, RedisError};
@@ -57,8 +57,8 @@ pub struct ApplySetup {
     pub site: SiteName,
     /// Where tags are entered.
     pub write_off: Arc<WriteOffSet>,
-    /// The local writes that the peer has not seen.
-    pub unseen: Arc<Unseen>,
+    /// What both sites may have written at once.
+    pub conflicts: Arc<Conflicts>,
     /// The link's numbers.
     pub status: Arc<LinkStatus>,
     /// Where problems are told.
@@ -140,7 +140,7 @@ impl Applier {
     pub async fn run(mut self, mut parcels: mpsc::Receiver<Vec<Item>>) -> Result<(), ApplyError> {
         let result = self.work(&mut parcels).await;
         for flight in &self.in_flight {
-            self.setup.write_off.give_up(flight.tag);
+            self.setup.write_off.abandon(flight.tag);
         }
         result
     }
@@ -225,8 +225,12 @@ impl Applier {
     /// Tags a batch and puts it into the output; with EXEC, if it is the only one in flight.
     pub(super) async fn submit(&mut self, batch: Batch) {
         let position = batch.checkpoint().map(|checkpoint| checkpoint.position);
-        let origin = Origin::Link { site: self.setup.site.clone(), position };
+        let units: Arc<[Arc<RemoteUnit>]> =
+            batch.items.iter().filter_map(|item| item.remote.clone()).collect();
+        let origin = Origin::Link { site: self.setup.site.clone(), position, units };
+        self.setup.conflicts.repairs.room().await;
         let tag = self.setup.write_off.issue(origin).await;
+        self.setup.conflicts.issued(tag.sequence);
         let database_before = self.database;
         let encoded = batch.encode(&self.setup.site, tag, self.database, &mut self.out);
         self.database = encoded.database;
@@ -255,9 +259,21 @@ impl Applier {
         let untried = self.pending.iter().take(ENOUGH_PENDING).position(|item| !known(item));
         let later = untried.map(|at| self.pending.split_off(at));
         let (commands, bytes) = (self.setup.batch_commands, self.setup.batch_bytes);
-        let batch = Batch::gather(&mut self.pending, commands, bytes);
+        let mut batch = Batch::gather(&mut self.pending, commands, bytes);
         self.pending.extend(later.into_iter().flatten());
+        batch.items.iter_mut().for_each(|item| self.judge(item));
         batch
+    }
+
+    /// Leaves out what loses against local writes.
+    fn judge(&self, item: &mut Item) {
+        if let Some(remote) = item.remote.as_ref().filter(|_| !item.judged) {
+            // From the last to the first, so that the places before stay right.
+            for command in self.setup.conflicts.judge(remote).into_iter().rev() {
+                *item = item.without(command);
+            }
+            item.judged = true;
+        }
     }
 
     fn take_replies(&mut self) -> Result<(), ApplyError> {
@@ -444,6 +460,10 @@ impl Applier {
         self.setup.status.errors.fetch_add(1, Ordering::Relaxed);
         let command = item.describe(index);
         warn!(site = %self.setup.site, %command, %reply, "the local redis refused a command");
+        if let Some(remote) = &item.remote {
+            let keys = remote.touched.iter().map(|touched| touched.key.clone());
+            self.setup.conflicts.ask_repair(keys);
+        }
         self.setup
             .problems
             .add(format!("link {}", self.setup.site), format!("{command} was refused: {reply}"));

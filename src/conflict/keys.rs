@@ -29,6 +29,15 @@ impl KeyTable {
         Ok(Self(commands.iter().filter_map(entry).collect()))
     }
 
+    /// Commands with their keys at these places: first, last, step.
+    #[cfg(test)]
+    pub(super) fn of_rows(rows: &[(&str, i64, i64, i64)]) -> Self {
+        let row = |(name, first, last, step): &(&str, i64, i64, i64)| {
+            (name.as_bytes().to_vec(), Places { first: *first, last: *last, step: *step })
+        };
+        Self(rows.iter().map(row).collect())
+    }
+
     /// Calls `use_it` with each key that the command may touch. Of a command that the server does
     /// not know, and of one that names no place, every argument may be a key.
     pub fn each_key<'a>(&self, command: Command<'a>, mut use_it: impl FnMut(&'a [u8])) {
@@ -82,10 +91,7 @@ mod tests {
             ("rename", 1, 2, 1),
             ("bitop", 2, -1, 1),
         ];
-        let table = rows.map(|(name, first, last, step)| {
-            (name.as_bytes().to_vec(), Places { first, last, step })
-        });
-        let table = KeyTable(table.into_iter().collect());
+        let table = KeyTable::of_rows(&rows);
         let keys = |line: &str| {
             let mut out = Vec::new();
             put_command(&mut out, &line.split(' ').collect::<Vec<_>>());

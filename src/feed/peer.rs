@@ -236,7 +236,7 @@ impl Feed {
             .await?
             .map_err(|_| PeerEnd::Silent)??;
         if let Some((pairing, cut)) = peer {
-            pairing.unseen.seen(snapshot.at);
+            pairing.conflicts.cut(snapshot.at);
             cut.done();
         }
         self.while_waiting(stream, "the source catches up", snapshot.caught_up(&self.journal))

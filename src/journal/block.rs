@@ -33,6 +33,8 @@ pub struct UnitHead {
     pub database_after: Database,
     /// Which of the block's `seen` it had seen.
     pub seen: usize,
+    /// It is the primary's word on whole keys, not what clients did.
+    pub state: bool,
 }
 
 /// Consecutive units of one history.
@@ -86,6 +88,8 @@ pub struct BlockBuilder {
     seen: Vec<Arc<Seen>>,
     /// Start and database of the transaction that is open.
     open: Option<(usize, Database)>,
+    /// The next unit is the state of keys.
+    state: bool,
 }
 
 impl BlockBuilder {
@@ -97,7 +101,27 @@ impl BlockBuilder {
             units: Vec::new(),
             seen: Vec::new(),
             open: None,
+            state: false,
         }
+    }
+
+    /// How many units there are.
+    pub fn units(&self) -> usize {
+        self.units.len()
+    }
+
+    /// The state of keys as one unit: what is given are commands with SELECTs between them, that
+    /// begin in `database` and end in `database_after`.
+    pub fn state(
+        &mut self,
+        commands: &[u8],
+        (database, database_after): (Database, Database),
+        end: Offset,
+        seen: &Arc<Seen>,
+    ) {
+        self.begin(database, commands);
+        self.state = true;
+        self.end(database_after, end, seen);
     }
 
     /// Whether a transaction is open: no block can be made now.
@@ -183,6 +207,7 @@ impl BlockBuilder {
             database: place.database,
             database_after: place.database_after,
             seen: self.seen.len() - 1,
+            state: std::mem::take(&mut self.state),
         });
     }
 }

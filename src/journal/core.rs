@@ -14,10 +14,10 @@ use super::segment::Wanted;
 use super::sync::Wishes;
 use super::visible::Visible;
 use super::writer::{Writer, Written};
-use super::{Block, Head, JournalError, NotInJournal, PING};
+use super::{Block, Head, JournalError, NotInJournal, PING, Reached};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Fsync;
-use crate::position::{Database, Position, ReplicationId, Seen};
+use crate::position::{Database, Position, ReplicationId};
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -68,16 +68,16 @@ impl Core {
     pub(super) fn append(
         &self,
         block: &mut Option<Block>,
-        position: Position,
-        database: Database,
-        seen: &Arc<Seen>,
+        reached: &Reached,
     ) -> Result<u64, JournalError> {
+        let Reached { position, database, seen, floors } = reached;
         let mut writer = self.writer.lock();
         let state = &writer.state;
         if position.replid != state.position.replid {
             return Err(JournalError::Unfit("a block of another history".to_owned()));
         }
         let news = *state.seen != **seen;
+        let risen = *state.floors != **floors;
         let block_is_none = block.is_none();
         let time = block_is_none.then(|| self.clock.take(1));
         let shared = block.take().map(|mut block| {
@@ -92,8 +92,9 @@ impl Core {
         let record = Record::Append {
             block: shared,
             offset: position.offset,
-            database: Some(database),
+            database: Some(*database),
             seen: news.then(|| seen.clone()),
+            floors: risen.then(|| floors.clone()),
             time,
         };
         if block_is_none {
@@ -130,6 +131,7 @@ impl Core {
             database: state.database,
             seen: None,
             time: None,
+            floors: None,
         };
         let written = writer.write(&record)?;
         Ok(self.submit(&mut writer, written))

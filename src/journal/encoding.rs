@@ -2,7 +2,8 @@
 //!
 //! Format 1, numbers as varints: format byte, replication id, start, length of the stream it
 //! covers, follower start, first timestamp; a count and as many `seen`; a count and as many unit
-//! heads, each told as distances from the one before; the payload, up to the end.
+//! heads, each told as distances from the one before, the last bit of its `seen` set for a state;
+//! the payload, up to the end.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -43,7 +44,7 @@ impl Block {
             put_number(out, unit.to.wrapping_sub(unit.from) as u64);
             put_number(out, unit.database.0.into());
             put_number(out, unit.database_after.0.into());
-            put_number(out, unit.seen as u64);
+            put_number(out, (unit.seen as u64) << 1 | u64::from(unit.state));
             (end, to) = (unit.end.0, unit.to);
         }
         out.put_slice(&self.payload);
@@ -102,10 +103,11 @@ fn decode_units(
         let database = Database(input.small()?);
         let database_after = Database(input.small()?);
         let seen = input.size()?;
+        let (seen, state) = (seen >> 1, seen & 1 != 0);
         if seen >= seen_count {
             return Err(BlockError("a unit saw what is not told"));
         }
-        units.push(UnitHead { end: Offset(end), from, to, database, database_after, seen });
+        units.push(UnitHead { end: Offset(end), from, to, database, database_after, seen, state });
     }
     if end > block_end {
         return Err(BlockError("a unit ends behind the block"));
@@ -138,8 +140,9 @@ mod tests {
         builder.more(b"three");
         builder.end(Database(300), Offset(u64::MAX - 20), &more);
         builder.unit(Database(300), b"", Offset(u64::MAX - 20), &more);
+        builder.state(b"four", (Database(3), Database(1)), Offset(u64::MAX - 15), &more);
         let mut block = builder.take(replid, Offset(100), Offset(u64::MAX - 10));
-        block.first_timestamp = Timestamp(u64::MAX - 3);
+        block.first_timestamp = Timestamp(u64::MAX - 4);
         block.follower_start = FollowerOffset(1 << 40);
         block
     }

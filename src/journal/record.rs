@@ -9,10 +9,10 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use crc_fast::crc32_iscsi;
 
-use super::varint::{Input, put_number, put_position, put_seen, put_text};
+use super::varint::{Input, put_floors, put_number, put_position, put_seen, put_text};
 use super::{Block, BlockError};
 use crate::clock::Timestamp;
-use crate::position::{Database, FollowerOffset, Offset, Position, ReplicationId, Seen};
+use crate::position::{Database, Floors, FollowerOffset, Offset, Position, ReplicationId, Seen};
 
 /// Bytes before a record's body.
 pub(super) const FRAME: usize = 12;
@@ -25,6 +25,7 @@ const CLOSE: u8 = 4;
 const WITH_BLOCK: u8 = 1;
 const WITH_SEEN: u8 = 2;
 const WITH_TIME: u8 = 4;
+const WITH_FLOORS: u8 = 8;
 
 /// Who writes: one opening of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(super) struct State {
     /// In force there in the stream of the local Redis; unknown before anything came.
     pub database: Option<Database>,
     pub seen: Arc<Seen>,
+    /// From where on local units matter for conflicts with other sites.
+    pub floors: Arc<Floors>,
     /// Where the last unit ends, or the history begins.
     pub last_unit: Offset,
     /// The last moment that is known: of the last unit, or of what came after it.
@@ -66,6 +69,7 @@ pub(super) enum Record {
         seen: Option<Arc<Seen>>,
         /// The moment, where no unit has one.
         time: Option<Timestamp>,
+        floors: Option<Arc<Floors>>,
     },
     /// The same history goes on under another id.
     Rename(ReplicationId),
@@ -78,11 +82,12 @@ pub(super) enum Record {
 impl Record {
     pub(super) fn put(&self, out: &mut BytesMut) {
         match self {
-            Self::Append { block, offset, database, seen, time } => {
+            Self::Append { block, offset, database, seen, time, floors } => {
                 out.put_u8(APPEND);
                 let with = |there, flag| if there { flag } else { 0 };
                 let flags = with(block.is_some(), WITH_BLOCK) | with(seen.is_some(), WITH_SEEN);
-                out.put_u8(flags | with(time.is_some(), WITH_TIME));
+                let flags = flags | with(time.is_some(), WITH_TIME);
+                out.put_u8(flags | with(floors.is_some(), WITH_FLOORS));
                 put_number(out, offset.0);
                 put_database(out, *database);
                 if let Some(seen) = seen {
@@ -90,6 +95,9 @@ impl Record {
                 }
                 if let Some(time) = time {
                     put_number(out, time.0);
+                }
+                if let Some(floors) = floors {
+                    put_floors(out, floors);
                 }
                 if let Some(block) = block {
                     block.encode(out);
@@ -116,12 +124,14 @@ impl Record {
                 let database = read_database(&mut input)?;
                 let seen = (flags & WITH_SEEN != 0).then(|| input.seen()).transpose()?;
                 let time = (flags & WITH_TIME != 0).then(|| input.number()).transpose()?;
+                let floors =
+                    (flags & WITH_FLOORS != 0).then(|| input.floors()).transpose()?.map(Arc::new);
                 let mut block = None;
                 if flags & WITH_BLOCK != 0 {
                     block = Some(Arc::new(Block::decode(&body.slice_ref(input.0))?));
                     input.0 = &[];
                 }
-                Self::Append { block, offset, database, seen, time: time.map(Timestamp) }
+                Self::Append { block, offset, database, seen, time: time.map(Timestamp), floors }
             }
             RENAME => Self::Rename(input.replid()?),
             OPEN => Self::Open(Session::read(&mut input)?),
@@ -152,6 +162,7 @@ impl State {
             position: Position { replid: ReplicationId::random(), offset: Offset(0) },
             database: None,
             seen: Arc::default(),
+            floors: Arc::default(),
             last_unit: Offset(0),
             time: Timestamp(0),
             units: 0,
@@ -168,6 +179,7 @@ impl State {
             position,
             database: Some(database),
             seen: Arc::default(),
+            floors: Arc::default(),
             last_unit: position.offset,
             follower_id: ReplicationId::random(),
             aliases: Vec::new(),
@@ -178,7 +190,7 @@ impl State {
     /// Adds a record; what can't follow here is refused, and then nothing is changed.
     pub(super) fn add(&mut self, record: &Record) -> Result<(), BlockError> {
         match record {
-            Record::Append { block, offset, database, seen, time } => {
+            Record::Append { block, offset, database, seen, time, floors } => {
                 if *offset < self.position.offset {
                     return Err(BlockError("the stream goes backwards"));
                 }
@@ -191,6 +203,9 @@ impl State {
                     self.seen = seen.clone();
                 }
                 self.time = self.time.max(time.unwrap_or_default());
+                if let Some(floors) = floors {
+                    self.floors = floors.clone();
+                }
             }
             Record::Rename(replid) => {
                 self.aliases.push((self.position.replid, self.position.offset));
@@ -225,6 +240,7 @@ impl State {
         put_position(out, self.position);
         put_database(out, self.database);
         put_seen(out, &self.seen);
+        put_floors(out, &self.floors);
         put_number(out, self.last_unit.0);
         put_number(out, self.time.0);
         put_number(out, self.units);
@@ -242,6 +258,7 @@ impl State {
             position: input.position()?,
             database: read_database(input)?,
             seen: input.seen()?,
+            floors: Arc::new(input.floors()?),
             last_unit: Offset(input.number()?),
             time: Timestamp(input.number()?),
             units: input.number()?,

@@ -18,6 +18,10 @@ use crate::clock::Timestamp;
 const PATIENCE: Duration = Duration::from_secs(10);
 const BOOT: &str = "this boot";
 
+fn reached(position: Position, database: Database, seen: &Arc<Seen>) -> Reached {
+    Reached { position, database, seen: seen.clone(), floors: Arc::default() }
+}
+
 /// A journal in a directory of its own, and a stream that goes on in it.
 struct Stage {
     _dir: TempDir,
@@ -74,7 +78,7 @@ impl Stage {
         self.builder.unit(Database(0), &text, end, &self.seen);
         let mut block = Some(self.builder.take(at.replid, at.offset, end));
         let position = Position { offset: end, ..at };
-        self.journal().append(&mut block, position, Database(0), &self.seen).await?;
+        self.journal().append(&mut block, &reached(position, Database(0), &self.seen)).await?;
         Ok(text)
     }
 
@@ -142,7 +146,7 @@ async fn echoes_alone_are_not_written_each_time() {
             let at = Position { offset: Offset(start.offset.0 + number), ..start };
             let peer = Position { offset: Offset(number), ..start };
             let seen = Arc::new(Seen::default().with(&"b".parse().unwrap(), peer));
-            stage.journal().append(&mut None, at, Database(1), &seen).await.unwrap();
+            stage.journal().append(&mut None, &reached(at, Database(1), &seen)).await.unwrap();
             let head = stage.journal().head();
             assert_eq!((head.position, head.seen), (at, seen.clone()));
             stage.seen = seen;
@@ -153,7 +157,7 @@ async fn echoes_alone_are_not_written_each_time() {
         stage.append(100).await.unwrap();
         let at = stage.journal().head().position;
         let last = Position { offset: Offset(at.offset.0 + 9), ..at };
-        stage.journal().append(&mut None, last, Database(2), &stage.seen).await.unwrap();
+        stage.journal().append(&mut None, &reached(last, Database(2), &stage.seen)).await.unwrap();
         stage.journal().close().unwrap();
         stage.reopen(BOOT).unwrap();
         let head = stage.journal().head();
@@ -176,7 +180,7 @@ async fn a_reopened_journal_knows_all_that_it_knew() {
         let at = stage.journal().head().position;
         let at = Position { offset: Offset(at.offset.0 + 33), ..at };
         // Only echoes came, and the stream stands in another database now.
-        stage.journal().append(&mut None, at, Database(5), &stage.seen).await.unwrap();
+        stage.journal().append(&mut None, &reached(at, Database(5), &stage.seen)).await.unwrap();
         stage.journal().ping().await.unwrap();
         let (head, status) = (stage.journal().head(), stage.journal().status());
         for closed in [false, true] {
@@ -297,10 +301,10 @@ async fn nothing_is_taken_after_the_end_and_a_gap_is_refused() {
     let here = stage.journal().head().position;
     let back = Position { offset: Offset(here.offset.0 - 1), ..here };
     let seen = Arc::default();
-    let refused = stage.journal().append(&mut None, back, Database(0), &seen).await;
+    let refused = stage.journal().append(&mut None, &reached(back, Database(0), &seen)).await;
     assert!(matches!(refused, Err(JournalError::Unfit(_))));
     let other = Position { replid: ReplicationId::random(), ..here };
-    let refused = stage.journal().append(&mut None, other, Database(0), &seen).await;
+    let refused = stage.journal().append(&mut None, &reached(other, Database(0), &seen)).await;
     assert!(matches!(refused, Err(JournalError::Unfit(_))));
     stage.journal().close().unwrap();
     stage.journal().close().unwrap();
@@ -311,7 +315,7 @@ async fn nothing_is_taken_after_the_end_and_a_gap_is_refused() {
 #[tokio::test]
 async fn moments_go_on_behind_those_in_the_journal() {
     let mut stage = Stage::begun(Fsync::No).await;
-    let ahead = Timestamp(u64::MAX / 2);
+    let ahead = Timestamp::from_unix_millis(crate::clock::unix_millis() + 50_000);
     stage.journal = None;
     let clock = Arc::new(Clock::default());
     clock.observe(ahead);
@@ -392,13 +396,14 @@ async fn fill_disk(room: usize) {
     let mut block = Some(stage.builder.take(at.replid, at.offset, end));
     let position = Position { offset: end, ..at };
     for _ in 0..3 {
-        let refused = stage.journal().append(&mut block, position, Database(0), &stage.seen).await;
+        let refused =
+            stage.journal().append(&mut block, &reached(position, Database(0), &stage.seen)).await;
         assert!(matches!(refused, Err(JournalError::Write { .. })));
         assert!(block.is_some());
         assert_eq!(stage.journal().head().position, at);
     }
     std::fs::remove_file(ballast).unwrap();
-    stage.journal().append(&mut block, position, Database(0), &stage.seen).await.unwrap();
+    stage.journal().append(&mut block, &reached(position, Database(0), &stage.seen)).await.unwrap();
     assert!(block.is_none() && !stage.journal().status().failing);
     written.push(vec![b'x'; 200_000]);
     stage.reopen(BOOT).unwrap();

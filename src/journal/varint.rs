@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 
 use super::BlockError;
-use crate::position::{Offset, Position, ReplicationId, Seen, SiteName};
+use crate::position::{Floors, Offset, Position, ReplicationId, Seen, SiteName};
 
 /// Longest varint of 64 bits: seven bits a byte.
 const LONGEST: usize = 10;
@@ -37,6 +37,14 @@ pub(super) fn put_seen(out: &mut BytesMut, seen: &Seen) {
     for (site, position) in &seen.0 {
         put_text(out, site.as_str().as_bytes());
         put_position(out, *position);
+    }
+}
+
+pub(super) fn put_floors(out: &mut BytesMut, floors: &Floors) {
+    put_number(out, floors.0.len() as u64);
+    for (site, offset) in &floors.0 {
+        put_text(out, site.as_str().as_bytes());
+        put_number(out, offset.0);
     }
 }
 
@@ -103,11 +111,24 @@ impl<'a> Input<'a> {
         let count = self.count(2 + ID + 1)?;
         let mut sites = Vec::with_capacity(count);
         for _ in 0..count {
-            let name = str::from_utf8(self.text()?).map_err(|_| BlockError("site name"))?;
-            let name: SiteName = name.parse().map_err(|_| BlockError("site name"))?;
-            sites.push((name, self.position()?));
+            sites.push((self.site_name()?, self.position()?));
         }
         Ok(Arc::new(Seen(sites)))
+    }
+
+    pub(super) fn floors(&mut self) -> Result<Floors, BlockError> {
+        // A name of one character behind its length, and an offset.
+        let count = self.count(2 + 1)?;
+        let mut sites = Vec::with_capacity(count);
+        for _ in 0..count {
+            sites.push((self.site_name()?, Offset(self.number()?)));
+        }
+        Ok(Floors(sites))
+    }
+
+    fn site_name(&mut self) -> Result<SiteName, BlockError> {
+        let name = str::from_utf8(self.text()?).map_err(|_| BlockError("site name"))?;
+        name.parse().map_err(|_| BlockError("site name"))
     }
 
     pub(super) fn end(&self) -> Result<(), BlockError> {

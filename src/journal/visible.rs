@@ -76,6 +76,7 @@ impl Visible {
             follower: self.state.follower,
             follower_database: self.state.follower_database,
             seen: self.state.seen.clone(),
+            floors: self.state.floors.clone(),
             time: self.state.time,
             epoch: self.epoch,
             units: self.state.units,

@@ -20,7 +20,7 @@ use crate::write_off::{CHECKPOINT_KEY, checkpoint_fields};
 /// How often progress goes to the log.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// Elements and bytes in one native command, where an entry can't be restored as it is.
-const COMMAND_LIMITS: CommandLimits = CommandLimits { elements: 512, bytes: 1 << 20 };
+pub(super) const COMMAND_LIMITS: CommandLimits = CommandLimits { elements: 512, bytes: 1 << 20 };
 
 /// The state of one full sync.
 pub(super) struct FullSync {

@@ -8,14 +8,15 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, info};
 
 use super::full_sync::FullSync;
-use super::unit::item_of;
+use super::unit::Reading;
 use super::{Link, LinkError};
 use crate::apply::Item;
 use crate::frame::Frame;
 use crate::journal::Block;
 use crate::observe::LinkState;
 use crate::position::{Checkpoint, Database, LinkSession, Position, Seen};
-use crate::redis::ServerInfo;
+use crate::rdb::RdbVersion;
+use crate::redis::{Flavour, ServerInfo};
 
 /// Bytes of a peer's data that may wait to be applied; what comes larger counts as this much.
 const QUEUE_BYTES: usize = 16 << 20;
@@ -55,7 +56,7 @@ impl<'a> Intake<'a> {
             }
             Frame::Snapshot { at, keys, pair, seen } => {
                 if let Some(position) = seen.of(&self.link.site) {
-                    self.link.apply.unseen.seen(position);
+                    self.link.apply.conflicts.seen(position);
                 }
                 self.begin_full_sync(at, keys, pair).await
             }
@@ -122,10 +123,11 @@ impl<'a> Intake<'a> {
         let Some(at) = self.at else {
             return Err(broken("units before a position".to_owned()));
         };
+        let reading = self.reading();
         let mut items = Vec::with_capacity(block.units.len());
         for index in 0..block.units.len() {
             if block.units[index].end > at.position.offset {
-                match item_of(&block, index, self.link.flush) {
+                match reading.item(&block, index) {
                     Ok(item) => items.push(item),
                     Err(error) => {
                         // The session ends; what was good before it is applied first.
@@ -147,6 +149,18 @@ impl<'a> Intake<'a> {
         self.send(items).await
     }
 
+    fn reading(&self) -> Reading<'a> {
+        let version = self.server.version;
+        Reading {
+            flush: self.link.flush,
+            site: &self.link.site,
+            keys: &self.link.keys,
+            looks: self.link.apply.conflicts.looks(),
+            target: RdbVersion::of_server(version.flavour == Flavour::Valkey, version.number),
+            latest: self.link.clock.latest(),
+        }
+    }
+
     /// The peer stands at `at`; all its units up to there were handed on before.
     fn heartbeat(&mut self, at: Checkpoint, seen: &Seen) {
         let status = &self.link.status;
@@ -157,7 +171,7 @@ impl<'a> Intake<'a> {
             // Only when all that came before is applied: an older snapshot entry that still waits
             // must find the local writes that the peer saw after it.
             if let Some(position) = seen.of(&self.link.site) {
-                self.link.apply.unseen.seen(position);
+                self.link.apply.conflicts.seen_in_order(position);
             }
         }
         self.at = Some(at);

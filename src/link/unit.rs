@@ -1,13 +1,38 @@
 //! From a unit of a peer to an item for the applier. Pure.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::LinkError;
+use super::full_sync::COMMAND_LIMITS;
 use crate::apply::{Item, Kind};
+use crate::clock::Timestamp;
 use crate::config::Flush;
+use crate::conflict::{
+    KeyTable, RemoteUnit, Touched, each_command, is_wide, selected, state_touch, touches,
+};
 use crate::journal::{Block, EXEC, MULTI};
-use crate::position::{Checkpoint, Database, Position};
-use crate::resp::{Limits, Scanner};
+use crate::position::{Checkpoint, Database, Position, SiteName};
+use crate::rdb::{Entry, RdbError, RdbVersion};
+use crate::resp::{self, Command, Limits, Scanner};
+
+/// What a unit is read with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading<'a> {
+    /// What is done about FLUSHALL and FLUSHDB.
+    pub flush: Flush,
+    /// This site.
+    pub site: &'a SiteName,
+    /// Where commands have their keys.
+    pub keys: &'a KeyTable,
+    /// Conflicts are looked for.
+    pub looks: bool,
+    /// What the local Redis can load.
+    pub target: RdbVersion,
+    /// A later moment is not believed.
+    pub latest: Timestamp,
+}
 
 /// What the commands of a unit are, as far as it matters here.
 struct Commands {
@@ -16,36 +41,115 @@ struct Commands {
     highest_selected: Option<Database>,
 }
 
-/// Unit `index` of the block, ready to be applied.
-pub(super) fn item_of(block: &Block, index: usize, flush: Flush) -> Result<Item, LinkError> {
-    let unit = &block.units[index];
-    let bytes = block.payload.slice(unit.from..unit.to);
-    let bytes = match bytes.strip_prefix(MULTI) {
-        Some(rest) if rest.ends_with(EXEC) => bytes.slice(MULTI.len()..bytes.len() - EXEC.len()),
-        Some(_) => return Err(LinkError::Broken("a MULTI without its EXEC".to_owned())),
-        None => bytes,
-    };
-    let commands = scan(&bytes)?;
-    let mut item = Item::new(unit.database, bytes, commands.count, Kind::Unit);
-    item.database_after = unit.database_after;
-    item.highest_database = unit.database.max(commands.highest_selected.unwrap_or(unit.database));
-    item.checkpoint = Some(Checkpoint {
-        position: Position { replid: block.replid, offset: unit.end },
-        database: unit.database_after,
-        time: block.timestamp(index).unix_millis(),
-    });
-    if let Some((_, name)) = commands.flushes.first() {
-        match flush {
-            Flush::Forward => item.kind = Kind::Flush,
-            Flush::Stop => return Err(LinkError::Flushed(name.clone())),
-            Flush::Drop => {
-                for (at, _) in commands.flushes.iter().rev() {
-                    item = item.without(*at);
+impl Reading<'_> {
+    /// Unit `index` of the block, ready to be applied.
+    pub(super) fn item(&self, block: &Block, index: usize) -> Result<Item, LinkError> {
+        let unit = &block.units[index];
+        let bytes = block.payload.slice(unit.from..unit.to);
+        let mut bytes = match bytes.strip_prefix(MULTI) {
+            Some(rest) if rest.ends_with(EXEC) => {
+                bytes.slice(MULTI.len()..bytes.len() - EXEC.len())
+            }
+            Some(_) => return Err(LinkError::Broken("a MULTI without its EXEC".to_owned())),
+            None => bytes,
+        };
+        if unit.state {
+            bytes = states(&bytes, self.target)?;
+        }
+        let commands = scan(&bytes)?;
+        let mut item = Item::new(unit.database, bytes, commands.count, Kind::Unit);
+        item.database_after = unit.database_after;
+        item.highest_database =
+            unit.database.max(commands.highest_selected.unwrap_or(unit.database));
+        item.checkpoint = Some(Checkpoint {
+            position: Position { replid: block.replid, offset: unit.end },
+            database: unit.database_after,
+            time: block.timestamp(index).unix_millis(),
+        });
+        if let Some((_, name)) = commands.flushes.first() {
+            match self.flush {
+                Flush::Forward => item.kind = Kind::Flush,
+                Flush::Stop => return Err(LinkError::Flushed(name.clone())),
+                Flush::Drop => {
+                    for (at, _) in commands.flushes.iter().rev() {
+                        item = item.without(*at);
+                    }
                 }
             }
         }
+        item.remote = Some(Arc::new(self.remote(block, index, &item)));
+        Ok(item)
     }
-    Ok(item)
+
+    /// The unit as far as conflicts go.
+    fn remote(&self, block: &Block, index: usize, item: &Item) -> RemoteUnit {
+        let unit = &block.units[index];
+        let (mut touched, mut wide) = (Vec::new(), false);
+        if self.looks {
+            let mut database = unit.database;
+            each_command(&item.commands, |at, command| {
+                if command.is("SELECT") {
+                    database = selected(command).unwrap_or(database);
+                } else if unit.state {
+                    let touch = state_touch(database, command);
+                    touched.push(Touched::new(at, touch, &item.commands));
+                } else {
+                    wide |= is_wide(command);
+                    touches(self.keys, database, command, |touch| {
+                        touched.push(Touched::new(at, touch, &item.commands));
+                    });
+                }
+            });
+        }
+        RemoteUnit {
+            time: block.timestamp(index).min(self.latest),
+            seen: block.seen[unit.seen].of(self.site),
+            state: unit.state,
+            wide,
+            touched,
+        }
+    }
+}
+
+/// The primary's word on keys, in a form that the local Redis can load.
+fn states(bytes: &Bytes, target: RdbVersion) -> Result<Bytes, LinkError> {
+    let mut out = BytesMut::with_capacity(bytes.len());
+    let mut failed = None;
+    each_command(bytes, |_, command| {
+        if command.is("RESTORE")
+            && let Err(error) = restore(command, bytes, target, &mut out)
+        {
+            failed = Some(error);
+        } else if !command.is("RESTORE") {
+            out.put_slice(command.raw());
+        }
+    });
+    failed.map_or_else(|| Ok(out.freeze()), |error| Err(error.into()))
+}
+
+/// `RESTORE key time payload REPLACE ABSTTL`.
+fn restore(
+    command: Command<'_>,
+    bytes: &Bytes,
+    target: RdbVersion,
+    out: &mut BytesMut,
+) -> Result<(), RdbError> {
+    let key = bytes.slice_ref(command.arg(1));
+    let payload = bytes.slice_ref(command.arg(3));
+    let Some(mut entry) = Entry::from_dump(0, key, &payload) else {
+        out.put_slice(command.raw());
+        return Ok(());
+    };
+    if let Some(payload) = entry.restore_payload(target) {
+        let words = [command.arg(0), command.arg(1), command.arg(2), &payload];
+        let options = [&b"REPLACE"[..], b"ABSTTL"];
+        resp::put_command(out, &[&words[..], &options].concat());
+        return Ok(());
+    }
+    let expires = std::str::from_utf8(command.arg(2)).ok().and_then(|text| text.parse().ok());
+    entry.expires_at = expires.filter(|time| *time > 0);
+    resp::put_command(out, &[b"DEL", command.arg(1)]);
+    entry.to_commands(target, COMMAND_LIMITS, &mut |words| resp::put_command(out, &words))
 }
 
 fn scan(bytes: &Bytes) -> Result<Commands, LinkError> {
@@ -81,12 +185,16 @@ fn scan(bytes: &Bytes) -> Result<Commands, LinkError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::journal::BlockBuilder;
     use crate::position::{Offset, ReplicationId};
     use crate::resp::put_command;
+
+    fn item_of(block: &Block, index: usize, flush: Flush) -> Result<Item, LinkError> {
+        let (site, keys) = ("a".parse().unwrap(), KeyTable::default());
+        let (target, latest) = (RdbVersion::redis(9), Timestamp(u64::MAX));
+        Reading { flush, site: &site, keys: &keys, looks: true, target, latest }.item(block, index)
+    }
 
     fn command(args: &[&str]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -123,6 +231,38 @@ mod tests {
         assert_eq!((kept.count, kept.kind), (1, Kind::Unit));
         assert_eq!(kept.commands, command(&["INCR", "n"]));
         assert_eq!(kept.checkpoint.unwrap().position.offset, Offset(20));
+    }
+
+    #[test]
+    fn what_a_unit_touches_is_known_by_the_place_of_its_commands() {
+        let block = block();
+        let item = item_of(&block, 1, Flush::Drop).unwrap();
+        let remote = item.remote.unwrap();
+        assert_eq!((remote.touched.len(), remote.wide, remote.state), (1, false, false));
+        assert_eq!((remote.touched[0].command, &remote.touched[0].key.name[..]), (0, &b"n"[..]));
+        assert_eq!(remote.touched[0].key.database, Database(3));
+        assert!(item_of(&block, 1, Flush::Forward).unwrap().remote.unwrap().wide);
+    }
+
+    #[test]
+    fn a_state_is_made_loadable_here() {
+        // DUMP of a list of "a" by Redis 7.0: a quicklist of the second kind, which 6.2 can't load.
+        let payload = b"\x12\x01\x01\x01a\x0a\x00********";
+        let restore: [&[u8]; 6] = [b"RESTORE", b"k", b"0", payload, b"REPLACE", b"ABSTTL"];
+        let mut bytes = Vec::new();
+        resp::put_command(&mut bytes, &[b"DEL", &b"gone"[..]]);
+        resp::put_command(&mut bytes, &restore);
+        let mut builder = BlockBuilder::new(None);
+        let place = (Database(0), Database(0));
+        builder.state(&bytes, place, Offset(10), &Arc::default());
+        let block = builder.take(ReplicationId::random(), Offset(0), Offset(10));
+        let item = item_of(&block, 0, Flush::Stop).unwrap();
+        let wanted =
+            [command(&["DEL", "gone"]), command(&["DEL", "k"]), command(&["RPUSH", "k", "a"])];
+        assert_eq!(item.commands, wanted.concat());
+        let remote = item.remote.unwrap();
+        assert!(remote.state);
+        assert_eq!(remote.touched.iter().map(|t| t.command).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     #[test]

@@ -34,7 +34,32 @@ pub struct Entry {
 /// The first of Redis's versions whose servers take metadata in a payload.
 const METADATA_SINCE: u16 = 13;
 
+/// Bytes behind a payload's value: the version and a checksum.
+const FOOTER: usize = 10;
+/// Valkey's own numbers begin above this.
+const REDIS_NUMBERS: u16 = 79;
+
 impl Entry {
+    /// The entry that a payload of `DUMP` holds; `None` if it is in an encoding that is not known
+    /// here, or carries what a module attached.
+    pub fn from_dump(db: u32, key: Bytes, payload: &Bytes) -> Option<Self> {
+        let end = payload.len().checked_sub(FOOTER).filter(|end| *end > 0)?;
+        let number = u16::from_le_bytes([payload[end], payload[end + 1]]);
+        let flavour = if number > REDIS_NUMBERS { Flavour::Valkey } else { Flavour::Redis };
+        let encoding = Encoding::of_code(flavour, payload[0])?;
+        Some(Self {
+            db,
+            key,
+            encoding,
+            value: payload.slice(1..end),
+            expires_at: None,
+            idle: None,
+            frequency: None,
+            metadata: Bytes::new(),
+            offset: 0,
+        })
+    }
+
     /// The payload for `RESTORE` on a server whose newest version is `target`, or `None` if that
     /// server can't load this encoding.
     ///
@@ -98,6 +123,16 @@ mod tests {
         let payload = payload.unwrap();
         assert_eq!(payload[..6], *b"\x00\x02hi\x09\x00");
         assert_eq!(payload.len(), 14);
+    }
+
+    #[test]
+    fn what_dump_gives_is_read_back() {
+        let payload = entry(Encoding::String, b"\x02hi").restore_payload(RdbVersion::redis(9));
+        let payload = payload.unwrap();
+        let back = Entry::from_dump(0, Bytes::from_static(b"k"), &payload).unwrap();
+        assert_eq!(back, entry(Encoding::String, b"\x02hi"));
+        assert_eq!(Entry::from_dump(0, Bytes::new(), &payload.slice(..10)), None);
+        assert_eq!(Entry::from_dump(0, Bytes::new(), &Bytes::from_static(&[99; 20])), None);
     }
 
     #[test]

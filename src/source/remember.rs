@@ -3,55 +3,52 @@
 use tracing::warn;
 
 use super::Source;
-use crate::conflict::KeyTable;
+use crate::conflict::{Conflicts, KeyTable};
 use crate::journal::{NotInJournal, Read};
-use crate::position::{Database, Offset};
-use crate::resp::{Limits, Scanner};
+use crate::position::{Offset, Position};
 
 impl Source {
-    /// Enters the keys of all units in the journal: which of them a peer has seen is known when it
-    /// tells, and until then its older writes must not pass for newer.
+    /// Enters the local writes that a peer may not have seen, as the journal tells. An open conflict
+    /// of the earlier run is about one of them.
     pub(super) async fn remember_unseen(&self, keys: &KeyTable) {
-        if self.unseen.is_empty() {
-            return;
+        let head = self.journal.head();
+        for peer in &self.peers {
+            let conflicts = &peer.conflicts;
+            let floor = head.floors.of(&peer.site);
+            if floor.is_none() && conflicts.repairs_keys() {
+                // Of what it wrote before it had seen our snapshot nothing is known any more.
+                peer.demand_full_sync();
+            }
+            if let Err(error) = self.read_journal(conflicts, keys, floor).await {
+                warn!(site = %peer.site, %error, "what the peer has not seen is not known, both sites take a full sync");
+                peer.demand_full_sync();
+            }
+            conflicts.scanned(head.position.offset);
+            conflicts.earlier_came_back(head.position.offset);
         }
-        if let Err(error) = self.read_journal(keys).await {
-            // Links find the same when they are read to, and say what to do.
-            warn!(%error, "what peers have not seen yet is not known: their writes count as newer");
-        }
-        let offset = self.journal.head().position.offset;
-        self.unseen.iter().for_each(|unseen| unseen.scanned(offset));
     }
 
-    async fn read_journal(&self, keys: &KeyTable) -> Result<(), NotInJournal> {
+    async fn read_journal(
+        &self,
+        conflicts: &Conflicts,
+        keys: &KeyTable,
+        floor: Option<Offset>,
+    ) -> Result<(), NotInJournal> {
         let status = self.journal.status();
-        for unseen in &self.unseen {
-            unseen.begin_history(status.first);
-            status.earlier_ids.iter().for_each(|replid| unseen.rename_history(*replid));
+        conflicts.begin_history(status.first);
+        status.earlier_ids.iter().for_each(|replid| conflicts.rename_history(*replid));
+        let from = Position { offset: floor.unwrap_or(status.first.offset), ..status.first };
+        if floor.is_some() {
+            conflicts.seen(from);
         }
-        let mut reader = self.journal.read_from(status.first)?;
+        let mut reader = self.journal.read_from(from)?;
         while let Read::Block(block) = reader.read().await? {
-            for unit in &block.units {
+            for (index, unit) in block.units.iter().enumerate() {
                 let bytes = &block.payload[unit.from..unit.to];
-                self.enter_unit(keys, bytes, unit.database, unit.end);
+                let place = (bytes, unit.database);
+                conflicts.enter_unit(keys, place, unit.end, block.timestamp(index), unit.state);
             }
         }
         Ok(())
-    }
-
-    fn enter_unit(&self, keys: &KeyTable, bytes: &[u8], mut database: Database, end: Offset) {
-        let mut scanner = Scanner::new(Limits::STREAM);
-        let mut start = 0;
-        while let Ok(Some(command)) = scanner.scan(&bytes[start..]) {
-            start += command.raw().len();
-            if command.is("SELECT") {
-                let number = str::from_utf8(command.arg(1)).ok().and_then(|n| n.parse().ok());
-                database = number.map_or(database, Database);
-                continue;
-            }
-            for unseen in &self.unseen {
-                unseen.enter(keys, database, command, end);
-            }
-        }
     }
 }

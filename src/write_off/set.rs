@@ -1,24 +1,31 @@
 //! The write-off set: the tags of batches that were sent and have not come back yet.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
 
 use super::Tag;
+use crate::conflict::{Key, RemoteUnit};
 use crate::position::{Position, SiteName};
 
 /// Most tags in flight. Far above what batches in flight need (a few for each link and
 /// connection), so it is reached only when the stream stands still; then writers wait.
 const MAX_PENDING: usize = 64 * 1024;
+/// Batches of unknown fate that are remembered: a broken connection leaves two, and the mark of
+/// one comes before the next connection's first.
+const MAX_ABANDONED: usize = 64;
 /// A tag older than this is an alarm.
 const OLD: Duration = Duration::from_mins(1);
 
 /// What a batch holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Origin {
     /// A peer's units, up to this position; none while a snapshot is applied.
     Link {
@@ -26,9 +33,24 @@ pub enum Origin {
         site: SiteName,
         /// Where its last unit in the batch ends.
         position: Option<Position>,
+        /// The units, as far as conflicts go.
+        units: Arc<[Arc<RemoteUnit>]>,
     },
+    /// The state of keys that is to be sent to a peer.
+    Read(Arc<KeyRead>),
     /// What came in through the listen port.
     Endpoint,
+}
+
+/// Keys that are read in a marked transaction, and what was found, when its reply comes.
+#[derive(Debug)]
+pub struct KeyRead {
+    /// The peer that is to get their state.
+    pub site: SiteName,
+    /// The keys.
+    pub keys: Vec<Key>,
+    /// Commands that bring about what was found.
+    pub commands: watch::Receiver<Option<Bytes>>,
 }
 
 #[derive(Debug)]
@@ -38,7 +60,7 @@ struct Pending {
 }
 
 /// What a mark in the stream turned out to be.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Settled {
     /// A batch of this session, which took so long to come back.
     Ours(Origin, Duration),
@@ -71,6 +93,8 @@ pub struct WriteOffSet {
     session: u64,
     sequence: AtomicU64,
     pending: DashMap<Tag, Pending, RandomState>,
+    /// Of batches whose fate was unknown when their connection broke, the oldest first.
+    abandoned: Mutex<VecDeque<(Tag, Pending)>>,
     room: Semaphore,
     settled: AtomicU64,
     earlier: AtomicU64,
@@ -84,6 +108,7 @@ impl WriteOffSet {
             session: rand::random(),
             sequence: AtomicU64::new(0),
             pending: DashMap::with_hasher(RandomState::default()),
+            abandoned: Mutex::default(),
             room: Semaphore::new(MAX_PENDING),
             settled: AtomicU64::new(0),
             earlier: AtomicU64::new(0),
@@ -104,22 +129,44 @@ impl WriteOffSet {
 
     /// The mark with this tag was seen in the stream.
     pub fn settle(&self, tag: Tag) -> Settled {
-        let Some((_, pending)) = self.pending.remove(&tag) else {
+        let pending = if let Some((_, pending)) = self.pending.remove(&tag) {
+            self.room.add_permits(1);
+            self.settled.fetch_add(1, Ordering::Relaxed);
+            pending
+        } else {
             self.earlier.fetch_add(1, Ordering::Relaxed);
-            return Settled::Earlier;
+            let mut abandoned = self.abandoned.lock();
+            let Some(at) = abandoned.iter().position(|(other, _)| *other == tag) else {
+                return Settled::Earlier;
+            };
+            let Some((_, pending)) = abandoned.remove(at) else { return Settled::Earlier };
+            pending
         };
-        self.room.add_permits(1);
-        self.settled.fetch_add(1, Ordering::Relaxed);
         Settled::Ours(pending.origin, pending.since.elapsed())
     }
 
-    /// The batch was refused, or its connection broke: its mark may never come. If it does come,
-    /// it is still an echo.
+    /// The batch was refused: its mark never comes.
     pub fn give_up(&self, tag: Tag) {
-        if self.pending.remove(&tag).is_some() {
-            self.room.add_permits(1);
-            self.given_up.fetch_add(1, Ordering::Relaxed);
+        drop(self.take_out(tag));
+    }
+
+    /// The batch's connection broke: its mark may never come. If it does, it is still an echo, and
+    /// what the batch holds is remembered for a while.
+    pub fn abandon(&self, tag: Tag) {
+        if let Some(pending) = self.take_out(tag) {
+            let mut abandoned = self.abandoned.lock();
+            if abandoned.len() == MAX_ABANDONED {
+                abandoned.pop_front();
+            }
+            abandoned.push_back((tag, pending));
         }
+    }
+
+    fn take_out(&self, tag: Tag) -> Option<Pending> {
+        let (_, pending) = self.pending.remove(&tag)?;
+        self.room.add_permits(1);
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+        Some(pending)
     }
 
     /// The stream broke off and begins anew at another place: no mark that is out now will come.
@@ -157,12 +204,26 @@ mod tests {
         let second = set.issue(Origin::Endpoint).await;
         assert_ne!(first, second);
         assert!(matches!(set.settle(first), Settled::Ours(Origin::Endpoint, _)));
-        assert_eq!(set.settle(first), Settled::Earlier);
+        assert!(matches!(set.settle(first), Settled::Earlier));
         set.give_up(second);
-        assert_eq!(set.settle(second), Settled::Earlier);
+        assert!(matches!(set.settle(second), Settled::Earlier));
         let status = set.status();
         assert_eq!((status.pending, status.issued, status.settled), (0, 2, 1));
         assert_eq!((status.earlier, status.given_up), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn what_an_abandoned_batch_holds_is_known_if_its_mark_comes() {
+        let set = WriteOffSet::new();
+        let tag = set.issue(Origin::Endpoint).await;
+        set.abandon(tag);
+        assert_eq!((set.status().pending, set.status().given_up), (0, 1));
+        assert!(matches!(set.settle(tag), Settled::Ours(Origin::Endpoint, _)));
+        assert!(matches!(set.settle(tag), Settled::Earlier));
+        for _ in 0..=MAX_ABANDONED {
+            set.abandon(set.issue(Origin::Endpoint).await);
+        }
+        assert_eq!(set.abandoned.lock().len(), MAX_ABANDONED);
     }
 
     #[tokio::test]

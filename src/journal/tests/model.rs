@@ -75,7 +75,7 @@ impl Model {
                 self.position.offset.0 += bytes;
                 let (position, seen) = (self.position, self.stage.seen.clone());
                 let journal = self.stage.journal();
-                journal.append(&mut None, position, Database(1), &seen).await.unwrap();
+                journal.append(&mut None, &reached(position, Database(1), &seen)).await.unwrap();
             }
             Step::Seen => {
                 self.serial += 1;
@@ -144,7 +144,7 @@ impl Model {
         self.bytes.extend_from_slice(&block.payload);
         let (mut block, seen) = (Some(block), self.stage.seen.clone());
         let journal = self.stage.journal();
-        journal.append(&mut block, self.position, database, &seen).await.unwrap();
+        journal.append(&mut block, &reached(self.position, database, &seen)).await.unwrap();
         assert!(block.is_none());
     }
 

@@ -1,0 +1,395 @@
+//! The local writes that a peer has not seen, and what follows from them for what the peer sends.
+//!
+//! Pure, and the same at every site; `docs/decisions/0009` tells the protocol. What goes in comes in
+//! the order of the local Redis's stream, what the peer has seen too.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use smallvec::SmallVec;
+
+use super::effect::{Effect, Touch, hash_key};
+use super::rules::{Rule, follows};
+use super::unit::{Key, RemoteUnit, Touched};
+use crate::clock::Timestamp;
+use crate::position::{Database, Offset, Position, ReplicationId};
+
+/// Effects told apart on one key; more become one that conflicts with everything.
+const MAX_EFFECTS: usize = 64;
+
+/// Keys of one command that depend on each other.
+type Group = Option<Arc<[Key]>>;
+
+/// The last local write of one kind on a key.
+#[derive(Debug, Clone)]
+struct Write {
+    effect: Effect,
+    end: Offset,
+    time: Timestamp,
+    group: Group,
+}
+
+/// What was found at a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where.
+    pub key: Key,
+    /// What this site did; none if that is not known one by one.
+    pub local: Option<Effect>,
+    /// What the peer did; none if it is not about a key of its own.
+    pub remote: Option<Effect>,
+    /// The peer's write was left out here.
+    pub rejected: Option<Why>,
+    /// What the peer had seen of this site.
+    pub seen: Offset,
+}
+
+/// Why a command of the peer is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A local write on the key is newer and leaves nothing of it.
+    Older,
+    /// It only deletes, and a local write does not.
+    Deletes,
+    /// It is the primary's word, and the primary will hear of a write here and speak again.
+    Outdated,
+}
+
+/// The table for one peer.
+#[derive(Debug)]
+pub struct Table {
+    is_primary: bool,
+    max_keys: usize,
+    writes: HashMap<u64, SmallVec<[Write; 1]>, RandomState>,
+    /// The keys by a write on them, the oldest first; a key's last write may be later than the
+    /// one it stands here for.
+    order: VecDeque<(Offset, u64)>,
+    /// Ids of the present history; it may have had several.
+    history: Vec<ReplicationId>,
+    /// The peer has seen local units up to here.
+    floor: Option<Offset>,
+    /// What the peer wrote before it had seen this conflicts with everything.
+    blind_below: Offset,
+    /// Keys were forgotten since the peer had seen all of them.
+    overflown: bool,
+    /// Among them such that others depend on: a conflict may be on any key.
+    forgot_groups: bool,
+    /// Swapped databases, with the end of the unit that did it.
+    swaps: Vec<(Offset, Database, Database)>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(is_primary: bool, max_keys: usize) -> Self {
+        Self {
+            is_primary,
+            max_keys,
+            writes: HashMap::default(),
+            order: VecDeque::new(),
+            history: Vec::new(),
+            floor: None,
+            blind_below: Offset(0),
+            overflown: false,
+            forgot_groups: false,
+            swaps: Vec::new(),
+        }
+    }
+
+    /// A history begins; positions of an earlier one mean nothing any more.
+    pub fn begin_history(&mut self, position: Position) {
+        *self = Self::new(self.is_primary, self.max_keys);
+        self.history.push(position.replid);
+    }
+
+    /// The history goes on under another id.
+    pub fn rename_history(&mut self, replid: ReplicationId) {
+        if !self.history.contains(&replid) {
+            self.history.push(replid);
+        }
+    }
+
+    /// A local unit that ends at or behind `end` touches a key.
+    pub fn enter(
+        &mut self,
+        touch: Touch<'_>,
+        group: Option<&Arc<[Key]>>,
+        end: Offset,
+        time: Timestamp,
+    ) {
+        if self.floor.is_some_and(|floor| end <= floor) {
+            return;
+        }
+        let hash = hash_key(touch.database, touch.key);
+        let writes = self.writes.entry(hash).or_default();
+        if writes.is_empty() {
+            self.order.push_back((end, hash));
+        }
+        let new = Write { effect: touch.effect, end, time, group: group.cloned() };
+        // Two groups of one kind: each must be found.
+        let same = |write: &&mut Write| write.effect == new.effect && write.group == new.group;
+        if let Some(write) = writes.iter_mut().find(same) {
+            *write = new;
+        } else if writes.len() < MAX_EFFECTS {
+            writes.push(new);
+        } else {
+            let groups = writes.iter().chain([&new]).filter_map(|write| write.group.as_deref());
+            let all = distinct(groups.flatten().cloned().collect());
+            let group = (!all.is_empty()).then(|| all.into());
+            writes.clear();
+            writes.push(Write { effect: Effect::Change, group, ..new });
+        }
+        self.forget_too_many();
+    }
+
+    /// A local unit that ends at `end` is about whole databases: what the peer does without having
+    /// seen it conflicts. `swap` if it swapped two.
+    pub fn enter_wide(&mut self, end: Offset, swap: Option<(Database, Database)>) {
+        if self.floor.is_some_and(|floor| end <= floor) {
+            return;
+        }
+        self.blind_below = self.blind_below.max(end);
+        self.swaps.extend(swap.map(|(a, b)| (end, a, b)));
+    }
+
+    fn forget_too_many(&mut self) {
+        while self.writes.len() > self.max_keys {
+            let Some((_, hash)) = self.order.pop_front() else { return };
+            if let Some(writes) = self.writes.remove(&hash) {
+                let last = writes.iter().map(|write| write.end).max().unwrap_or_default();
+                self.blind_below = self.blind_below.max(last);
+                self.overflown = true;
+                self.forgot_groups |= writes.iter().any(|write| write.group.is_some());
+            }
+        }
+    }
+
+    /// The peer has seen local units up to `position`.
+    pub fn seen(&mut self, position: Position) {
+        if let Some(seen) = self.ours(Some(position)) {
+            self.raise(seen);
+        }
+    }
+
+    /// A snapshot for the peer was cut here: it holds all before, and none of that will reach the
+    /// peer as a unit. What the peer writes before it has seen it conflicts with everything.
+    pub fn cut(&mut self, position: Position) {
+        if let Some(at) = self.ours(Some(position)) {
+            self.raise(at);
+            self.blind_below = self.blind_below.max(at);
+        }
+    }
+
+    fn raise(&mut self, to: Offset) {
+        self.floor = self.floor.max(Some(to));
+        while let Some((_, hash)) = self.order.front().copied().filter(|(end, _)| *end <= to) {
+            self.order.pop_front();
+            let Some(writes) = self.writes.get_mut(&hash) else { continue };
+            writes.retain(|write| write.end > to);
+            match writes.iter().map(|write| write.end).min() {
+                None => drop(self.writes.remove(&hash)),
+                Some(next) => self.order.push_back((next, hash)),
+            }
+        }
+        self.swaps.retain(|(end, ..)| *end > to);
+        self.overflown &= self.blind_below > to;
+        self.forgot_groups &= self.overflown;
+    }
+
+    /// An offset of this site's history; none if it is of another.
+    fn ours(&self, position: Option<Position>) -> Option<Offset> {
+        position.filter(|seen| self.history.contains(&seen.replid)).map(|seen| seen.offset)
+    }
+
+    /// What a unit had seen; none if it conflicts with everything.
+    fn sight(&self, unit: &RemoteUnit) -> Option<Offset> {
+        self.ours(unit.seen).filter(|seen| *seen >= self.blind_below)
+    }
+
+    /// The local writes on the key that neither the unit has seen nor commute with it.
+    fn rivals(&self, touched: &Touched, seen: Option<Offset>) -> impl Iterator<Item = &Write> {
+        let writes = self.writes.get(&touched.hash).into_iter().flatten();
+        let effect = touched.effect;
+        writes.filter(move |write| {
+            seen.is_none_or(|seen| write.end > seen) && !write.effect.commutes_with(effect)
+        })
+    }
+
+    /// Whether local clients wrote the key and the peer has not seen that, as far as is known.
+    pub fn contains(&self, database: Database, key: &[u8]) -> bool {
+        // A primary must not take what it may have deleted; it can send its word instead.
+        let writes = self.writes.get(&hash_key(database, key));
+        follows(Rule::SkipEntries)
+            && ((self.is_primary && self.overflown)
+                || writes.is_some_and(|writes| writes.iter().any(|w| Some(w.end) > self.floor)))
+    }
+
+    /// Which commands of a unit that is about to be applied are left out, and why.
+    pub fn judge(&self, unit: &RemoteUnit) -> SmallVec<[(usize, Why); 4]> {
+        let mut out = SmallVec::new();
+        let seen = self.sight(unit);
+        let mut rest = &unit.touched[..];
+        while let Some(first) = rest.first() {
+            let count = rest.iter().take_while(|t| t.command == first.command).count();
+            let (of_command, later) = rest.split_at(count);
+            rest = later;
+            if let Some(why) = self.judge_command(unit, of_command, seen) {
+                out.push((first.command, why));
+            }
+        }
+        out
+    }
+
+    /// A command is left out if that is right for all that it touches.
+    fn judge_command(
+        &self,
+        unit: &RemoteUnit,
+        touched: &[Touched],
+        seen: Option<Offset>,
+    ) -> Option<Why> {
+        let mut why = None;
+        for key in touched {
+            let rivals = || self.rivals(key, seen);
+            rivals().next()?;
+            if !self.is_primary {
+                let outdated = unit.state && follows(Rule::SkipStates);
+                return outdated.then_some(Why::Outdated);
+            }
+            let newer = follows(Rule::NewerWins)
+                && rivals().any(|w| w.time > unit.time && w.effect.erases(key.effect));
+            let deletes = follows(Rule::WritesBeatDeletes)
+                && key.effect.only_deletes()
+                && rivals().any(|w| !w.effect.only_deletes() && w.effect != Effect::State);
+            why = match (newer, deletes) {
+                (true, _) => Some(Why::Older),
+                (false, true) => Some(Why::Deletes),
+                (false, false) => return None,
+            };
+        }
+        why
+    }
+
+    /// A unit's mark came back in the stream: what of it conflicts with what stands before it there.
+    /// `is_open` tells which keys are being repaired.
+    pub fn came_back(&mut self, unit: &RemoteUnit, is_open: impl Fn(&Key) -> bool) -> Vec<Found> {
+        let mut found = Vec::new();
+        let seen = self.sight(unit);
+        let blind = self.is_primary && seen.is_none() && follows(Rule::BlindConflicts);
+        let mut left_out = SmallVec::new();
+        let spreads = || unit.touched.iter().any(|touched| touched.together);
+        if !self.writes.is_empty() || blind || spreads() {
+            found = self.find(unit, seen, blind, is_open);
+            left_out = self.judge(unit);
+        }
+        for one in &mut found {
+            let commands = unit.touched.iter().filter(|touched| touched.key == one.key);
+            let why = left_out.iter().find(|(at, _)| commands.clone().any(|t| t.command == *at));
+            one.rejected = why.map(|(_, why)| *why);
+        }
+        if let Some(position) = unit.seen {
+            self.seen(position);
+        }
+        found
+    }
+
+    fn find(
+        &self,
+        unit: &RemoteUnit,
+        seen: Option<Offset>,
+        blind: bool,
+        is_open: impl Fn(&Key) -> bool,
+    ) -> Vec<Found> {
+        let mut all =
+            FoundKeys { keys: Vec::new(), seen: self.ours(unit.seen).unwrap_or_default() };
+        let mut together: SmallVec<[usize; 4]> = SmallVec::new();
+        for touched in &unit.touched {
+            let mut rivals = self.rivals(touched, seen).filter(|_| follows(Rule::FindConflicts));
+            let local = rivals.next().map(|rival| rival.effect);
+            // What a key became that is being repaired goes on in the others of the command.
+            let spreads = touched.together && is_open(&touched.key);
+            if blind || local.is_some() || spreads {
+                all.add(&touched.key, local, Some(touched.effect));
+                if touched.together {
+                    together.push(touched.command);
+                }
+            }
+        }
+        let dragged = unit.touched.iter().filter(|t| together.contains(&t.command));
+        dragged.for_each(|touched| all.add(&touched.key, None, Some(touched.effect)));
+        // What a local command made of one of these keys may have gone on in others.
+        let mut at = 0;
+        while let Some(one) = all.keys.get(at).filter(|_| follows(Rule::Spread)) {
+            let Key { database, name } = one.key.clone();
+            at += 1;
+            let writes = self.writes.get(&hash_key(database, &name)).into_iter().flatten();
+            let unseen = writes.filter(|write| seen.is_none_or(|seen| write.end > seen));
+            for key in unseen.filter_map(|write| write.group.as_deref()).flatten() {
+                all.add(key, Some(Effect::Change), None);
+            }
+            for (_, a, b) in &self.swaps {
+                for (from, to) in [(a, b), (b, a)] {
+                    if database == *from {
+                        all.add(&Key { database: *to, name: name.clone() }, None, None);
+                    }
+                }
+            }
+        }
+        all.keys
+    }
+
+    /// The peer has certainly seen all local units up to here; none before it has seen any.
+    pub fn floor(&self) -> Option<Offset> {
+        self.floor
+    }
+
+    /// How many keys.
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// Whether a unit may conflict with what is not known any more, on keys that nobody knows.
+    pub fn is_beyond_knowledge(&self, unit: &RemoteUnit) -> bool {
+        self.is_primary && (unit.wide || (self.forgot_groups && self.sight(unit).is_none()))
+    }
+
+    /// Whether keys were forgotten that the peer may not have seen.
+    pub fn is_overflown(&self) -> bool {
+        self.overflown
+    }
+}
+
+/// What was found, each key once.
+struct FoundKeys {
+    keys: Vec<Found>,
+    seen: Offset,
+}
+
+impl FoundKeys {
+    fn add(&mut self, key: &Key, local: Option<Effect>, remote: Option<Effect>) {
+        if self.keys.iter().all(|one| one.key != *key) {
+            let key = key.clone();
+            self.keys.push(Found { key, local, remote, rejected: None, seen: self.seen });
+        }
+    }
+}
+
+/// The keys of one command, copied out of the stream, if they depend on each other.
+pub fn group(touches: &[Touch<'_>]) -> Option<Arc<[Key]>> {
+    let together = touches.iter().filter(|touch| touch.together);
+    let keys: Vec<Key> = together
+        .map(|touch| Key { database: touch.database, name: Bytes::copy_from_slice(touch.key) })
+        .collect();
+    (!keys.is_empty()).then(|| keys.into())
+}
+
+fn distinct(mut keys: Vec<Key>) -> Vec<Key> {
+    keys.sort();
+    keys.dedup();
+    keys
+}
