@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::{Buf, BytesMut};
 use tokio_util::sync::CancellationToken;
 
-use super::attach::Attached;
+use super::attach::Place;
 use super::gap::Gap;
 use super::{Source, StreamEnd};
 use crate::conflict::KeyTable;
@@ -18,7 +18,7 @@ use crate::write_off::{Filter, Mark, Verdict};
 
 /// The state of reading one connection.
 #[derive(Debug)]
-pub(super) struct StreamReceiver<'k> {
+pub(crate) struct StreamReceiver<'k> {
     keys: &'k KeyTable,
     scanner: Scanner,
     filter: Filter,
@@ -34,8 +34,8 @@ pub(super) struct StreamReceiver<'k> {
 }
 
 impl<'k> StreamReceiver<'k> {
-    pub(super) fn new(attached: &Attached, seen: Arc<Seen>, keys: &'k KeyTable) -> Self {
-        let Attached { position, database, gap, .. } = *attached;
+    pub(super) fn new(place: &Place, seen: Arc<Seen>, keys: &'k KeyTable) -> Self {
+        let Place { position, database, gap, .. } = *place;
         Self {
             gap,
             keys,
@@ -56,7 +56,7 @@ impl<'k> StreamReceiver<'k> {
 
     /// Takes all whole commands off `input`, and puts the units that are whole into the journal.
     /// Whether the master asked for an acknowledgement.
-    pub(super) async fn take(
+    pub(crate) async fn take(
         &mut self,
         input: &mut BytesMut,
         to: &Source,
@@ -159,7 +159,7 @@ impl<'k> StreamReceiver<'k> {
     }
 
     /// The acknowledgement of what is journaled.
-    pub(super) fn ack(&self) -> Vec<u8> {
+    pub(crate) fn ack(&self) -> Vec<u8> {
         let mut out = Vec::new();
         resp::put_command(&mut out, &["REPLCONF", "ACK", &self.journaled.0.to_string()]);
         out
