@@ -301,6 +301,11 @@ impl Source {
 
     /// The history goes on, maybe under another id.
     async fn go_on(&self, position: Position, stop: &CancellationToken) -> Result<(), StreamEnd> {
+        if self.journal.head().position.replid != position.replid {
+            // After a failover: what the old master had executed the new one may never have got.
+            // A mark that does come is an echo all the same.
+            self.write_off.give_up_all();
+        }
         while let Err(error) = self.journal.rename_history(position.replid).await {
             self.wait_for_journal(error, stop).await?;
         }
