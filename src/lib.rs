@@ -36,6 +36,8 @@ pub mod position;
 pub mod rdb;
 pub mod redis;
 pub mod resp;
+#[cfg(test)]
+mod simulation;
 pub mod site;
 pub mod source;
 pub mod verify;

@@ -152,7 +152,7 @@ impl Pipeline {
     }
 
     /// Nothing is under way and nothing is waited for.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
             && self.trying.is_none()
             && self.retry_at.is_none()

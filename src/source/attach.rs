@@ -111,7 +111,7 @@ pub(crate) enum How {
 }
 
 impl How {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Free => "at the end of its stream",
             Self::Again => "where we left off",
