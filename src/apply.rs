@@ -4,12 +4,15 @@
 //! the reply of the one before is a success. So the local Redis never idles, and a batch that is
 //! refused (out of memory, read-only) can't be overtaken by a later one.
 
+mod applier;
 mod batch;
 mod checkpoint;
 mod entries;
 mod pipeline;
 mod verdict;
 
+pub use applier::Applier;
 pub use batch::{Item, Kind};
 pub use checkpoint::{read_checkpoints, take_over};
-pub use pipeline::{Applier, ApplyError, ApplySetup};
+pub(crate) use pipeline::Pipeline;
+pub use pipeline::{ApplyError, ApplySetup};

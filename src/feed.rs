@@ -5,6 +5,9 @@ mod follower;
 mod peer;
 mod snapshot;
 
+#[cfg(test)]
+pub(crate) use peer::newest;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -125,7 +125,8 @@ impl Journal {
         Self::open_at_boot(config, clock, &open::boot_id())
     }
 
-    fn open_at_boot(
+    /// The same, on this boot of the machine: what an earlier one wrote may not be on disk.
+    pub(crate) fn open_at_boot(
         config: &config::Journal,
         clock: Arc<Clock>,
         boot: &str,

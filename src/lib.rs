@@ -38,6 +38,8 @@ pub mod rdb;
 pub mod redis;
 pub mod repair;
 pub mod resp;
+#[cfg(test)]
+mod simulation;
 pub mod site;
 pub mod source;
 pub mod verify;

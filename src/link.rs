@@ -33,7 +33,7 @@ use crate::rdb::RdbError;
 use crate::redis::{Connection, RedisError, ServerInfo, Target};
 use crate::resp;
 
-use intake::Intake;
+pub(crate) use intake::Intake;
 use receive::Receiver;
 
 /// What is between the reader of the peer and the applier, in sends; its bytes are bounded apart.

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use attach::AttachError;
-use attach::{Attached, How, Resume};
-use receive_stream::StreamReceiver;
+use attach::Attached;
+pub(crate) use attach::{How, Place, Resume};
+pub(crate) use receive_stream::StreamReceiver;
 
 use crate::backlog::{Wish, Wishes};
 use crate::backoff::Backoff;
@@ -29,7 +30,7 @@ use crate::conflict::KeyTable;
 use crate::journal::{Journal, JournalError};
 use crate::observe::{Problems, SourceState, SourceStatus};
 use crate::pairing::Pairing;
-use crate::position::Position;
+use crate::position::{Checkpoint, Position};
 use crate::redis::{RedisError, Target};
 use crate::write_off::WriteOffSet;
 
@@ -45,7 +46,7 @@ const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a connection to the local Redis ended.
 #[derive(Debug, thiserror::Error)]
-enum StreamEnd {
+pub(crate) enum StreamEnd {
     #[error(transparent)]
     Redis(#[from] RedisError),
     #[error("the local Redis said nothing for {} s", SILENCE.as_secs())]
@@ -86,10 +87,7 @@ impl Source {
     /// can't be served as it is.
     pub async fn attach_first(&self, stop: &CancellationToken) -> Result<Running, AttachError> {
         let mut backoff = Backoff::for_connections();
-        // Where an earlier run of the sidecar left off.
-        let head = self.journal.head();
-        let left_off = |database| Resume { position: head.position, database, time: head.time };
-        let resume = head.database.map(left_off);
+        let resume = self.earlier_run();
         loop {
             let attached = tokio::select! {
                 () = stop.cancelled() => return Err(AttachError::Stopped),
@@ -98,13 +96,14 @@ impl Source {
             match attached {
                 Ok(attached) => {
                     if resume.is_some() {
-                        self.tell_break(&attached);
+                        self.tell_break(attached.place);
                     }
-                    let begun = self.begin(attached, stop).await;
-                    return begun.map_err(|end| match end {
-                        StreamEnd::Journal(error) => AttachError::Journal(error),
-                        _ => AttachError::Stopped,
-                    });
+                    let begun = self.begin(attached.place, stop).await;
+                    return match begun {
+                        Ok(()) => Ok(Running { attached }),
+                        Err(StreamEnd::Journal(error)) => Err(AttachError::Journal(error)),
+                        Err(_) => Err(AttachError::Stopped),
+                    };
                 }
                 Err(error) if error.is_passing() => self.wait(&error, &mut backoff, stop).await,
                 Err(error) => return Err(error),
@@ -112,25 +111,39 @@ impl Source {
         }
     }
 
+    /// Where an earlier run of the sidecar left off.
+    pub(crate) fn earlier_run(&self) -> Option<Resume> {
+        let head = self.journal.head();
+        let left_off = |database| Resume { position: head.position, database, time: head.time };
+        head.database.map(left_off)
+    }
+
+    /// Where this run left off when its connection broke.
+    pub(crate) fn left_off(&self, receiver: &StreamReceiver<'_>) -> Resume {
+        let head = self.journal.head();
+        let database = receiver.journaled_database();
+        Resume { position: head.position, database, time: head.time }
+    }
+
     /// Tells if Redis could not go on where we had left off.
-    fn tell_break(&self, attached: &Attached) {
-        if attached.how != How::Again {
+    fn tell_break(&self, place: Place) {
+        if place.how != How::Again {
             let text = "the local Redis could not continue its stream: its history is a new one, \
                         peers and followers take a full sync; was repl-backlog-size too small?";
-            warn!(position = %attached.position, "{text}");
+            warn!(position = %place.position, "{text}");
             self.problems.add("source", text);
         }
     }
 
-    /// An error means that the journal ended, or `stop`.
-    async fn begin(
+    /// Goes on with the history, or begins one. An error means that the journal ended, or `stop`.
+    pub(crate) async fn begin(
         &self,
-        attached: Attached,
+        place: Place,
         stop: &CancellationToken,
-    ) -> Result<Running, StreamEnd> {
-        let position = attached.position;
-        info!(%position, how = attached.how.name(), "attached to the local redis");
-        match attached.how {
+    ) -> Result<(), StreamEnd> {
+        let Place { position, database, how, .. } = place;
+        info!(%position, how = how.name(), "attached to the local redis");
+        match how {
             How::Again => {
                 self.status.attached_again.fetch_add(1, Ordering::Relaxed);
                 self.go_on(position, stop).await?;
@@ -141,7 +154,6 @@ impl Source {
                     _ => &self.status.attached_free,
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
-                let database = attached.database;
                 while let Err(error) = self.journal.begin_history(position, database).await {
                     self.wait_for_journal(error, stop).await?;
                 }
@@ -150,7 +162,7 @@ impl Source {
             }
         }
         self.status.set_state(SourceState::Online);
-        Ok(Running { attached })
+        Ok(())
     }
 
     /// Waits before the journal is tried again, if that can help. Nothing is acknowledged meanwhile,
@@ -200,12 +212,12 @@ impl Source {
         stop: CancellationToken,
     ) {
         let mut attached = running.attached;
-        if attached.how == How::Again {
+        if attached.place.how == How::Again {
             self.remember_unseen(keys).await;
         }
         let mut backoff = Backoff::for_connections();
         loop {
-            let mut receiver = self.receiver(&attached, keys);
+            let mut receiver = self.receiver(&attached.place, keys);
             let end = self.receive(&mut attached, &mut receiver, &mut wishes, &stop).await;
             match end {
                 StreamEnd::Stopped => return,
@@ -217,9 +229,7 @@ impl Source {
             }
             warn!(reason = %end, "lost the replication stream of the local redis");
             self.status.set_state(SourceState::Connecting(end.to_string()));
-            let head = self.journal.head();
-            let database = receiver.journaled_database();
-            let resume = Resume { position: head.position, database, time: head.time };
+            let resume = self.left_off(&receiver);
             attached = loop {
                 let next = tokio::select! {
                     () = stop.cancelled() => return,
@@ -233,19 +243,16 @@ impl Source {
                 }
             };
             backoff.reset();
-            self.tell_break(&attached);
-            attached = match self.begin(attached, &stop).await {
-                Ok(running) => running.attached,
-                Err(end) => {
-                    warn!(reason = %end, "the source ends");
-                    return;
-                }
-            };
+            self.tell_break(attached.place);
+            if let Err(end) = self.begin(attached.place, &stop).await {
+                warn!(reason = %end, "the source ends");
+                return;
+            }
         }
     }
 
-    fn receiver<'a>(&self, attached: &Attached, keys: &'a KeyTable) -> StreamReceiver<'a> {
-        StreamReceiver::new(attached, &self.journal.head(), keys)
+    pub(crate) fn receiver<'a>(&self, place: &Place, keys: &'a KeyTable) -> StreamReceiver<'a> {
+        StreamReceiver::new(place, &self.journal.head(), keys)
     }
 
     /// Lets the journal begin where a peer stands, if Redis's backlog reaches back there.
@@ -271,19 +278,34 @@ impl Source {
                 return Ok(None);
             }
         };
-        info!(from = %from.position, "the journal begins anew where a peer stands");
-        while let Err(error) = self.journal.begin_history(from.position, from.database).await {
-            self.wait_for_journal(error, stop).await?;
-        }
-        self.peers.iter().for_each(|peer| peer.conflicts.begin_history(from.position));
-        self.go_on(attached.position, stop).await?;
+        self.begin_earlier(from, attached.place, stop).await?;
         // A peer that is gone asks again.
         let _ = answer.send(true);
         Ok(Some(attached))
     }
 
+    /// The journal begins anew where a peer stands.
+    pub(crate) async fn begin_earlier(
+        &self,
+        from: Checkpoint,
+        place: Place,
+        stop: &CancellationToken,
+    ) -> Result<(), StreamEnd> {
+        info!(from = %from.position, "the journal begins anew where a peer stands");
+        while let Err(error) = self.journal.begin_history(from.position, from.database).await {
+            self.wait_for_journal(error, stop).await?;
+        }
+        self.peers.iter().for_each(|peer| peer.conflicts.begin_history(from.position));
+        self.go_on(place.position, stop).await
+    }
+
     /// The history goes on, maybe under another id.
     async fn go_on(&self, position: Position, stop: &CancellationToken) -> Result<(), StreamEnd> {
+        if self.journal.head().position.replid != position.replid {
+            // After a failover: what the old master had executed the new one may never have got.
+            // A mark that does come is an echo all the same.
+            self.write_off.give_up_all();
+        }
         while let Err(error) = self.journal.rename_history(position.replid).await {
             self.wait_for_journal(error, stop).await?;
         }

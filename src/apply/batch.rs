@@ -12,6 +12,10 @@ use crate::position::{Checkpoint, Database, SiteName};
 use crate::resp::{self, Command, Limits, Scanner};
 use crate::write_off::{Mark, Tag};
 
+/// Where marks are written. With copies in several databases, a loss of the newest one (a flush of
+/// its database, an eviction) would leave an older one, and units would be applied twice.
+const MARK_DATABASE: Database = Database(0);
+
 /// How the replies of an item are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -181,9 +185,9 @@ impl Batch {
         out: &mut BytesMut,
     ) -> Encoded {
         let mark = Mark { site: site.clone(), tag, checkpoint: self.checkpoint() };
-        let mut places = vec![Place::Frame];
+        let mut places = Vec::new();
         out.put_slice(MULTI);
-        mark.put(out);
+        put_mark(&mark, &mut database, &mut places, out);
         for (number, item) in self.items.iter().enumerate() {
             if item.count > 0 {
                 if item.database != database {
@@ -195,12 +199,21 @@ impl Batch {
                 places.extend((0..item.count).map(|index| Place::Command(number, index)));
             }
             if item.kind == Kind::Flush {
-                mark.put(out);
-                places.push(Place::Frame);
+                put_mark(&mark, &mut database, &mut places, out);
             }
         }
         Encoded { places, database }
     }
+}
+
+fn put_mark(mark: &Mark, database: &mut Database, places: &mut Vec<Place>, out: &mut BytesMut) {
+    if *database != MARK_DATABASE {
+        resp::put_command(out, &["SELECT", &MARK_DATABASE.to_string()]);
+        places.push(Place::Frame);
+        *database = MARK_DATABASE;
+    }
+    mark.put(out);
+    places.push(Place::Frame);
 }
 
 /// Writes the end of a batch.
@@ -260,12 +273,17 @@ mod tests {
         let tag = Tag { session: 1, sequence: 2 };
         let encoded = batch.encode(&"b".parse().unwrap(), tag, Database(0), &mut out);
         let mark = "HSET redis-duplex-checkpoint b-tag 0000000000000001-2";
-        assert_eq!(words(&out), ["MULTI", mark, "SET a 1", "SELECT 3", "SET b 1", "FLUSHDB", mark]);
-        assert_eq!(encoded.database, Database(3));
+        let flushed = ["SELECT 3", "SET b 1", "FLUSHDB", "SELECT 0", mark];
+        assert_eq!(words(&out), [&["MULTI", mark, "SET a 1"][..], &flushed].concat());
+        assert_eq!(encoded.database, Database(0));
         assert_eq!(encoded.places[1], Place::Command(0, 0));
         assert_eq!(encoded.places[2], Place::Frame);
         assert_eq!(encoded.places[3], Place::Command(1, 0));
-        assert_eq!(encoded.places.len(), 6);
+        assert_eq!(encoded.places.len(), 7);
+        let mut out = BytesMut::new();
+        let batch = Batch { items: vec![item(3, &[&["SET", "a", "1"]], Kind::Unit)] };
+        batch.encode(&"b".parse().unwrap(), tag, Database(3), &mut out);
+        assert_eq!(words(&out), ["MULTI", "SELECT 0", mark, "SELECT 3", "SET a 1"]);
     }
 
     #[test]

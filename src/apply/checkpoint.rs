@@ -43,8 +43,8 @@ fn named<'a>(clients: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// The checkpoints stored for `site`, with the databases they stand in. The hash may stand in
-/// several databases, since a mark is written wherever its batch begins.
+/// The checkpoints stored for `site`, with the databases they stand in. Marks are
+/// written in one database, but somebody may have moved the hash to another.
 pub async fn read_checkpoints(
     connection: &mut Connection,
     site: &SiteName,

@@ -11,8 +11,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::applier::{Applier, REPLY_TIMEOUT};
 use super::batch::{Batch, Item};
-use super::pipeline::{Applier, ApplyError, REPLY_TIMEOUT, error_text};
+use super::pipeline::{ApplyError, error_text};
 use crate::conflict::Key;
 use crate::position::Database;
 use crate::redis::{InfoText, is_passing};
@@ -29,7 +30,7 @@ impl Applier {
         let mut items = self.take_entries();
         let Some(database) = items.first().map(|item| item.database) else { return Ok(()) };
         self.watch(database, &items).await?;
-        let conflicts = self.setup.conflicts.clone();
+        let conflicts = self.pipeline.setup.conflicts.clone();
         items.retain(|item| {
             let newer = item.key.as_ref().filter(|key| conflicts.contains(database, key));
             if let Some(name) = newer {
@@ -42,12 +43,12 @@ impl Applier {
             self.ask(&["UNWATCH"]).await?;
             return Ok(());
         }
-        self.submit(Batch { items }).await;
-        let out = self.out.split();
+        self.pipeline.submit(Batch { items }).await;
+        let out = self.pipeline.out.split();
         self.send(&out).await?;
-        while !self.in_flight.is_empty() {
+        while !self.pipeline.in_flight.is_empty() {
             let reply = self.receive().await?;
-            self.take_reply(&reply)?;
+            self.pipeline.take_reply(&reply)?;
         }
         Ok(())
     }
@@ -56,45 +57,46 @@ impl Applier {
     fn take_entries(&mut self) -> Vec<Item> {
         let mut taken: Vec<Item> = Vec::new();
         let mut bytes = 0;
-        while let Some(next) = self.pending.front().filter(|next| next.is_entry()) {
+        while let Some(next) = self.pipeline.pending.front().filter(|next| next.is_entry()) {
             bytes += next.commands.len();
-            let fits = taken.len() < self.setup.batch_commands && bytes <= self.setup.batch_bytes;
+            let fits = taken.len() < self.pipeline.setup.batch_commands
+                && bytes <= self.pipeline.setup.batch_bytes;
             let same = taken.first().is_none_or(|first| first.database == next.database);
             if !same || !(fits || taken.is_empty()) {
                 break;
             }
-            taken.extend(self.pending.pop_front());
+            taken.extend(self.pipeline.pending.pop_front());
         }
         taken
     }
 
     /// Watches the keys and waits until all that was written before is known.
     async fn watch(&mut self, database: Database, items: &[Item]) -> Result<(), ApplyError> {
-        if self.database != database {
+        if self.pipeline.database != database {
             let reply = self.ask(&["SELECT", &database.to_string()]).await?;
             if let Some(text) = error_text(&reply) {
                 if is_passing(&text) {
-                    return Err(self.unexpected(&reply).into());
+                    return Err(self.pipeline.unexpected(&reply).into());
                 }
                 return Err(ApplyError::NoSuchDatabase(database, text));
             }
-            self.database = database;
+            self.pipeline.database = database;
         }
         let mut words = vec![Bytes::from_static(b"WATCH")];
         words.extend(items.iter().filter_map(|item| item.key.clone()));
         if words.len() > 1 {
             let reply = self.ask(&words).await?;
             if error_text(&reply).is_some() {
-                return Err(self.unexpected(&reply).into());
+                return Err(self.pipeline.unexpected(&reply).into());
             }
         }
         let reply = self.ask(&["INFO", "replication"]).await?;
         let info = InfoText::parse(&String::from_utf8_lossy(&reply));
-        let now = info.position().ok_or_else(|| self.unexpected(&reply))?;
-        if self.setup.conflicts.caught_up(now.offset, CATCH_UP).await {
+        let now = info.position().ok_or_else(|| self.pipeline.unexpected(&reply))?;
+        if self.pipeline.setup.conflicts.caught_up(now.offset, CATCH_UP).await {
             Ok(())
         } else {
-            Err(self.lost(io::ErrorKind::TimedOut.into()).into())
+            Err(self.pipeline.lost(io::ErrorKind::TimedOut.into()).into())
         }
     }
 
@@ -111,19 +113,21 @@ impl Applier {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
         let written = timeout(REPLY_TIMEOUT, self.writer.write_all(bytes)).await;
         let written = written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        written.map_err(|error| self.lost(error).into())
+        written.map_err(|error| self.pipeline.lost(error).into())
     }
 
     async fn receive(&mut self) -> Result<Bytes, ApplyError> {
         loop {
-            let scanned = self.scanner.scan(&self.input);
-            if let Some(length) = scanned.map_err(|_| self.unexpected(&self.input))? {
-                return Ok(self.input.split_to(length).freeze());
+            let scanned = self.pipeline.scanner.scan(&self.pipeline.input);
+            if let Some(length) =
+                scanned.map_err(|_| self.pipeline.unexpected(&self.pipeline.input))?
+            {
+                return Ok(self.pipeline.input.split_to(length).freeze());
             }
-            let read = timeout(REPLY_TIMEOUT, self.reader.read_buf(&mut self.input)).await;
+            let read = timeout(REPLY_TIMEOUT, self.reader.read_buf(&mut self.pipeline.input)).await;
             let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            if read.map_err(|error| self.lost(error))? == 0 {
-                return Err(self.lost(io::ErrorKind::UnexpectedEof.into()).into());
+            if read.map_err(|error| self.pipeline.lost(error))? == 0 {
+                return Err(self.pipeline.lost(io::ErrorKind::UnexpectedEof.into()).into());
             }
         }
     }

@@ -1,18 +1,12 @@
-//! The connection that batches are written on.
+//! What is written as batches, and what their replies mean. Without I/O.
 
 use std::collections::VecDeque;
-use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::batch::{Batch, Encoded, Item, Place, put_exec};
@@ -21,18 +15,14 @@ use crate::backoff::Backoff;
 use crate::conflict::{Conflicts, RemoteUnit};
 use crate::observe::{LinkState, LinkStatus, Problems};
 use crate::position::{Checkpoint, Database, SiteName};
-use crate::redis::{Connection, RedisError};
+use crate::redis::RedisError;
 use crate::resp::{self, ReplyScanner, elements};
 use crate::write_off::{Origin, Tag, WriteOffSet};
 
 /// Batches on the connection: one executes, one is queued behind it.
 const IN_FLIGHT: usize = 2;
 /// Nothing more is taken while so many items wait here: enough for two full batches.
-const ENOUGH_PENDING: usize = 1024;
-/// A batch whose reply takes longer is on a dead connection. A script may block Redis for long
-/// (it answers BUSY then), a fork or a slow disk for some seconds.
-pub(super) const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
-
+pub(super) const ENOUGH_PENDING: usize = 1024;
 /// EXEC's reply when a watched key was written.
 const NIL: &[u8] = b"*-1";
 
@@ -84,42 +74,38 @@ pub(super) struct InFlight {
     database_before: Database,
 }
 
-/// Applies items to the local Redis.
+/// From items to the bytes of batches, and from replies to what comes next. Without I/O.
 #[derive(Debug)]
-pub struct Applier {
+pub(crate) struct Pipeline {
     pub(super) setup: ApplySetup,
     addr: String,
-    pub(super) reader: OwnedReadHalf,
-    pub(super) writer: OwnedWriteHalf,
-    pub(super) input: BytesMut,
-    pub(super) out: BytesMut,
+    /// Replies that were read and not yet taken.
+    pub(crate) input: BytesMut,
+    /// What is to be written.
+    pub(crate) out: BytesMut,
     pub(super) scanner: ReplyScanner,
-    pub(super) pending: VecDeque<Item>,
+    /// Items that no batch holds.
+    pub(crate) pending: VecDeque<Item>,
     pub(super) in_flight: VecDeque<InFlight>,
     /// In force after all that was written.
     pub(super) database: Database,
     /// The local Redis has the databases up to this one.
     known_up_to: Database,
     /// A database that is being tried out with a SELECT of its own.
-    trying: Option<Database>,
+    pub(super) trying: Option<Database>,
     backoff: Backoff,
-    retry_at: Option<Instant>,
+    /// Nothing is written before this moment.
+    pub(crate) retry_at: Option<Instant>,
     /// What the link was doing when the local Redis began to refuse.
     state_before_wait: Option<LinkState>,
-    last_progress: Instant,
 }
 
-impl Applier {
-    /// An applier on this connection, on which database 0 is selected.
-    pub fn new(setup: ApplySetup, connection: Connection) -> Self {
-        let addr = connection.addr().to_owned();
-        let (stream, input): (TcpStream, BytesMut) = connection.into_parts();
-        let (reader, writer) = stream.into_split();
+impl Pipeline {
+    /// For a connection to this server, on which database 0 is selected.
+    pub(crate) fn new(setup: ApplySetup, addr: String, input: BytesMut) -> Self {
         Self {
             setup,
             addr,
-            reader,
-            writer,
             input,
             out: BytesMut::new(),
             scanner: ReplyScanner::default(),
@@ -131,62 +117,6 @@ impl Applier {
             backoff: Backoff::for_connections(),
             retry_at: None,
             state_before_wait: None,
-            last_progress: Instant::now(),
-        }
-    }
-
-    /// Applies what comes until the channel is closed and all is applied, or the connection
-    /// breaks. Not cancel safe: a batch under way would be of unknown fate.
-    pub async fn run(mut self, mut parcels: mpsc::Receiver<Vec<Item>>) -> Result<(), ApplyError> {
-        let result = self.work(&mut parcels).await;
-        for flight in &self.in_flight {
-            self.setup.write_off.abandon(flight.tag);
-        }
-        result
-    }
-
-    async fn work(&mut self, parcels: &mut mpsc::Receiver<Vec<Item>>) -> Result<(), ApplyError> {
-        let mut open = true;
-        loop {
-            if self.is_idle() && self.pending.front().is_some_and(Item::is_entry) {
-                self.last_progress = Instant::now();
-                self.write_entries().await?;
-                continue;
-            }
-            self.fill().await;
-            let idle = self.in_flight.is_empty() && self.trying.is_none();
-            if !open && idle && self.pending.is_empty() {
-                return Ok(());
-            }
-            let retry_at = self.retry_at;
-            let deadline = self.last_progress + REPLY_TIMEOUT;
-            tokio::select! {
-                items = parcels.recv(), if open && self.pending.len() < ENOUGH_PENDING => {
-                    match items {
-                        Some(items) => self.pending.extend(items),
-                        None => open = false,
-                    }
-                    if idle {
-                        self.last_progress = Instant::now();
-                    }
-                }
-                written = self.writer.write_buf(&mut self.out), if !self.out.is_empty() => {
-                    written.map_err(|error| self.lost(error))?;
-                }
-                read = self.reader.read_buf(&mut self.input) => {
-                    if read.map_err(|error| self.lost(error))? == 0 {
-                        return Err(self.lost(io::ErrorKind::UnexpectedEof.into()).into());
-                    }
-                    self.last_progress = Instant::now();
-                    self.take_replies()?;
-                }
-                () = async { match retry_at { Some(at) => sleep_until(at).await, None => pending().await } } => {
-                    self.retry_at = None;
-                }
-                () = sleep_until(deadline), if !idle => {
-                    return Err(self.lost(io::ErrorKind::TimedOut.into()).into());
-                }
-            }
         }
     }
 
@@ -195,7 +125,7 @@ impl Applier {
     }
 
     /// Writes the next batches, as far as there is something to write and room in flight.
-    async fn fill(&mut self) {
+    pub(crate) async fn fill(&mut self) {
         while self.retry_at.is_none()
             && self.trying.is_none()
             && self.in_flight.len() < IN_FLIGHT
@@ -214,8 +144,15 @@ impl Applier {
         }
     }
 
+    /// The session is over: what is under way is of unknown fate.
+    pub(crate) fn give_up(&self) {
+        for flight in &self.in_flight {
+            self.setup.write_off.abandon(flight.tag);
+        }
+    }
+
     /// Nothing is under way and nothing is waited for.
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
             && self.trying.is_none()
             && self.retry_at.is_none()
@@ -276,7 +213,7 @@ impl Applier {
         }
     }
 
-    fn take_replies(&mut self) -> Result<(), ApplyError> {
+    pub(crate) fn take_replies(&mut self) -> Result<(), ApplyError> {
         loop {
             let length =
                 self.scanner.scan(&self.input).map_err(|error| RedisError::Unexpected {

@@ -339,7 +339,10 @@ impl Feed {
 
 /// The checkpoint that counts: an older copy of it may stand in another database. Those of a
 /// history that is not ours count only if there is none of ours.
-fn newest(checkpoints: &[Checkpoint], is_ours: impl Fn(Position) -> bool) -> Option<Checkpoint> {
+pub(crate) fn newest(
+    checkpoints: &[Checkpoint],
+    is_ours: impl Fn(Position) -> bool,
+) -> Option<Checkpoint> {
     let key = |from: &&Checkpoint| (is_ours(from.position), from.position.offset);
     checkpoints.iter().max_by_key(key).copied()
 }

@@ -86,6 +86,8 @@ impl Core {
                 // It happened some time ago, but after what is here already.
                 earlier => earlier.max(Timestamp(state.time.0 + 1)),
             };
+            // And before what comes next, which may be in the same millisecond.
+            self.clock.observe(block.timestamp(block.units.len().saturating_sub(1)));
             block.follower_start = state.follower;
             Arc::new(block)
         });

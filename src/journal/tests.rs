@@ -328,6 +328,25 @@ async fn moments_go_on_behind_those_in_the_journal() {
 }
 
 #[tokio::test]
+async fn what_comes_behind_a_gap_is_later_than_all_in_it() {
+    let mut stage = Stage::new(Fsync::No);
+    let clock = Arc::new(Clock::default());
+    stage.journal = Some(Journal::open_at_boot(&stage.config, clock.clone(), BOOT).unwrap());
+    let at = Position { replid: ReplicationId::random(), offset: Offset(0) };
+    stage.journal().begin_history(at, Database(0)).await.unwrap();
+    for end in 1..=3 {
+        stage.builder.unit(Database(0), PING, Offset(end), &stage.seen);
+    }
+    let mut block = stage.builder.take(at.replid, Offset(0), Offset(3));
+    let first = Timestamp::from_unix_millis(crate::clock::unix_millis() + 1000);
+    block.first_timestamp = first;
+    let position = Position { offset: Offset(3), ..at };
+    let seen = stage.seen.clone();
+    stage.journal().append(&mut Some(block), &reached(position, Database(0), &seen)).await.unwrap();
+    assert!(clock.take(1) > Timestamp(first.0 + 2));
+}
+
+#[tokio::test]
 async fn readers_wait_for_what_comes_and_the_disk_is_reached_within_seconds() {
     let mut stage = Stage::begun(Fsync::Everysec).await;
     let mut reader = stage.journal().read_from(stage.journal().head().position).unwrap();

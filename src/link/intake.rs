@@ -22,7 +22,7 @@ use crate::redis::{Flavour, ServerInfo};
 const QUEUE_BYTES: usize = 16 << 20;
 
 /// The state of one session's data.
-pub(super) struct Intake<'a> {
+pub(crate) struct Intake<'a> {
     link: &'a Link,
     server: ServerInfo,
     /// Checkpoints that a full sync must take away first.
@@ -35,7 +35,7 @@ pub(super) struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         link: &'a Link,
         server: ServerInfo,
         checkpoints: Vec<(Database, Checkpoint)>,
@@ -46,7 +46,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Takes the next frame. Waits while too much is under way.
-    pub(super) async fn take(&mut self, frame: Frame) -> Result<(), LinkError> {
+    pub(crate) async fn take(&mut self, frame: Frame) -> Result<(), LinkError> {
         match frame {
             Frame::Resume { from } => {
                 self.at = Some(from);
@@ -178,7 +178,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Something may have taken the checkpoint hash away: writes it again.
-    pub(super) async fn write_checkpoint(&mut self) -> Result<(), LinkError> {
+    pub(crate) async fn write_checkpoint(&mut self) -> Result<(), LinkError> {
         match self.at {
             Some(at) if self.full_sync.is_none() => {
                 info!(site = %self.link.status.site, "the checkpoint is written again");

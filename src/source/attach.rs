@@ -95,7 +95,7 @@ impl From<RedisError> for AttachError {
 
 /// Where to resume.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Resume {
+pub(crate) struct Resume {
     pub position: Position,
     pub database: Database,
     /// The moment there.
@@ -104,14 +104,14 @@ pub(super) struct Resume {
 
 /// How we got onto the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
+pub(crate) enum How {
     Free,
     Again,
     Full,
 }
 
 impl How {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Free => "at the end of its stream",
             Self::Again => "where we left off",
@@ -120,10 +120,9 @@ impl How {
     }
 }
 
-/// A connection on which the stream comes.
-#[derive(Debug)]
-pub(super) struct Attached {
-    pub connection: Connection,
+/// Where we got onto the stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
     /// What comes next begins behind this.
     pub position: Position,
     /// In force there.
@@ -131,6 +130,40 @@ pub(super) struct Attached {
     pub how: How,
     /// What was written while nobody read.
     pub gap: Gap,
+}
+
+impl Place {
+    /// By Redis's answer to PSYNC from `start`, which is where we left off if we were there
+    /// `before`. `None` if that can't be an answer. Pure.
+    pub(crate) fn of(
+        answer: Psync,
+        start: Option<Resume>,
+        before: bool,
+        server: &ServerInfo,
+    ) -> Option<Self> {
+        match (answer, start) {
+            (Psync::Continue(replid), Some(start)) => {
+                let replid = replid.unwrap_or(start.position.replid);
+                let position = Position { replid, ..start.position };
+                let how = if before { How::Again } else { How::Free };
+                let gap = Gap::new(server, start);
+                Some(Self { position, database: start.database, how, gap })
+            }
+            (Psync::Continue(_), None) => None,
+            // The stream behind a snapshot begins with a SELECT.
+            (Psync::FullResync(position), _) => {
+                let gap = Gap::none(position.offset);
+                Some(Self { position, database: Database(0), how: How::Full, gap })
+            }
+        }
+    }
+}
+
+/// A connection on which the stream comes.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub connection: Connection,
+    pub place: Place,
 }
 
 /// Gets onto the stream.
@@ -158,26 +191,14 @@ pub(super) async fn attach(
         None => probe(&mut control).await?,
     };
     let answer = begin_psync(&mut connection, options, start.map(|start| start.position)).await?;
-    match (answer, start) {
-        (Psync::Continue(replid), Some(start)) => {
-            let replid = replid.unwrap_or(start.position.replid);
-            let position = Position { replid, ..start.position };
-            let how = if resume.is_some() { How::Again } else { How::Free };
-            let gap = Gap::new(&server, start);
-            Ok(Attached { connection, position, database: start.database, how, gap })
-        }
-        (Psync::Continue(_), None) => {
-            Err(connection.unexpected("PSYNC", "+CONTINUE where nothing was to continue").into())
-        }
-        (Psync::FullResync(position), _) => {
-            info!("waiting for a snapshot of the local redis to pass; it may delay it by 5 s");
-            status.set_state(SourceState::Resyncing);
-            pass_snapshot(&mut connection).await?;
-            // The stream behind a snapshot begins with a SELECT.
-            let gap = Gap::none(position.offset);
-            Ok(Attached { connection, position, database: Database(0), how: How::Full, gap })
-        }
+    let place = Place::of(answer, start, resume.is_some(), &server)
+        .ok_or_else(|| connection.unexpected("PSYNC", "+CONTINUE where nothing was to continue"))?;
+    if place.how == How::Full {
+        info!("waiting for a snapshot of the local redis to pass; it may delay it by 5 s");
+        status.set_state(SourceState::Resyncing);
+        pass_snapshot(&mut connection).await?;
     }
+    Ok(Attached { connection, place })
 }
 
 /// Gets onto the stream behind a peer's checkpoint; `None` if the backlog does not reach back there.
@@ -192,15 +213,10 @@ pub(super) async fn go_back(
     }
     let Checkpoint { position, database, time } = from;
     let start = Resume { position, database, time: Timestamp::from_unix_millis(time) };
-    match begin_psync(&mut connection, ReplicaOptions::default(), Some(position)).await? {
-        Psync::Continue(replid) => {
-            let position = Position { replid: replid.unwrap_or(position.replid), ..position };
-            let gap = Gap::new(&server, start);
-            Ok(Some(Attached { connection, position, database, how: How::Again, gap }))
-        }
-        // The backlog moved on meanwhile; what was begun ends with the connection.
-        Psync::FullResync(_) => Ok(None),
-    }
+    let answer = begin_psync(&mut connection, ReplicaOptions::default(), Some(position)).await?;
+    // Else the backlog moved on meanwhile; what was begun ends with the connection.
+    let place = Place::of(answer, Some(start), true, &server).filter(|p| p.how == How::Again);
+    Ok(place.map(|place| Attached { connection, place }))
 }
 
 /// Leaves a probe in the stream, behind the offset that is returned; `None` without a backlog.

@@ -7,7 +7,7 @@ use crate::redis::ServerInfo;
 
 /// The part of the stream that was there before we were, and between which moments it was written.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Gap {
+pub(crate) struct Gap {
     from: Offset,
     to: Offset,
     /// The moment where it begins; 0 if nothing is known of it.

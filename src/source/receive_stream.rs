@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::attach::Attached;
+use super::attach::Place;
 use super::gap::Gap;
 use super::{Source, StreamEnd};
 use crate::clock::Timestamp;
@@ -25,7 +25,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The state of reading one connection.
 #[derive(Debug)]
-pub(super) struct StreamReceiver<'k> {
+pub(crate) struct StreamReceiver<'k> {
     keys: &'k KeyTable,
     scanner: Scanner,
     filter: Filter,
@@ -47,8 +47,8 @@ pub(super) struct StreamReceiver<'k> {
 }
 
 impl<'k> StreamReceiver<'k> {
-    pub(super) fn new(attached: &Attached, head: &Head, keys: &'k KeyTable) -> Self {
-        let Attached { position, database, gap, .. } = *attached;
+    pub(super) fn new(place: &Place, head: &Head, keys: &'k KeyTable) -> Self {
+        let Place { position, database, gap, .. } = *place;
         Self {
             gap,
             keys,
@@ -72,7 +72,7 @@ impl<'k> StreamReceiver<'k> {
 
     /// Takes all whole commands off `input`, and puts the units that are whole into the journal.
     /// Whether the master asked for an acknowledgement.
-    pub(super) async fn take(
+    pub(crate) async fn take(
         &mut self,
         input: &mut BytesMut,
         to: &Source,
@@ -237,7 +237,7 @@ impl<'k> StreamReceiver<'k> {
     }
 
     /// The acknowledgement of what is journaled.
-    pub(super) fn ack(&self) -> Vec<u8> {
+    pub(crate) fn ack(&self) -> Vec<u8> {
         let mut out = Vec::new();
         resp::put_command(&mut out, &["REPLCONF", "ACK", &self.journaled.0.to_string()]);
         out
