@@ -10,6 +10,7 @@
     reason = "helpers of tests stand outside #[test] functions, and a panic is how a test fails"
 )]
 
+mod conflicts;
 mod every_command;
 mod facts;
 mod followers;

@@ -1,0 +1,233 @@
+//! Both sites write the same keys, of all types, at full speed, while links and sidecars break.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use redis::{Cmd, Connection, cmd, pipe};
+
+use crate::support::compare::differences;
+use crate::support::pair::Pair;
+use crate::support::redis_server::{RedisServer, connect};
+use crate::support::relay::Relay;
+use crate::support::sidecar::Builder;
+use crate::support::{PATIENCE, eventually};
+
+/// Keys that anything happens to.
+const HOT: u32 = 30;
+/// Writers of a side.
+const WRITERS: u64 = 2;
+/// How long two sides may take to become equal after the last write.
+const CATCH_UP: Duration = Duration::from_secs(40);
+
+/// How long both sides write: `REDIS_DUPLEX_CONFLICT_SECONDS`, else some seconds.
+fn seconds() -> u64 {
+    let set = std::env::var("REDIS_DUPLEX_CONFLICT_SECONDS");
+    set.ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+}
+
+/// A command on hot keys; it may fail, as clients' do.
+fn hot(rng: &mut SmallRng, serial: u64) -> Cmd {
+    let mut key = || format!("hot:{}", rng.random_range(0..HOT));
+    let (one, other) = (key(), key());
+    let part = rng.random_range(0..4).to_string();
+    let value = format!("v{serial}");
+    let ttl = rng.random_range(50..100_000);
+    let number = rng.random_range(-3..4);
+    let build = |words: &[&str]| {
+        let mut command = cmd(words[0]);
+        command.arg(&words[1..]);
+        command
+    };
+    let (ttl, number) = (ttl.to_string(), number.to_string());
+    match rng.random_range(0..44) {
+        0..4 => build(&["SET", &one, &number]),
+        4 => build(&["SET", &one, &value, "PX", &ttl]),
+        5 => build(&["DEL", &one]),
+        6..9 => build(&["INCRBY", &one, &number]),
+        9 => build(&["APPEND", &one, &value]),
+        10 => build(&["SETBIT", &one, "7", "1"]),
+        11..13 => build(&["LPUSH", &one, &value]),
+        13 => build(&["RPOP", &one]),
+        14 => build(&["LTRIM", &one, "0", "5"]),
+        15..17 => build(&["HSET", &one, &part, &value]),
+        17 => build(&["HDEL", &one, &part]),
+        18 => build(&["HINCRBY", &one, &part, &number]),
+        19..21 => build(&["SADD", &one, &part]),
+        21 => build(&["SREM", &one, &part]),
+        22 => build(&["SMOVE", &one, &other, &part]),
+        23..25 => build(&["ZADD", &one, &number, &part]),
+        25 => build(&["ZINCRBY", &one, "0.1", &part]),
+        26 => build(&["ZREM", &one, &part]),
+        27 => build(&["ZREMRANGEBYRANK", &one, "0", "0"]),
+        28 => build(&["PFADD", &one, &value]),
+        29..31 => build(&["XADD", &one, "MAXLEN", "20", "*", "f", &value]),
+        31 => build(&["XGROUP", "CREATE", &one, &part, "0", "MKSTREAM"]),
+        32 => build(&["XREADGROUP", "GROUP", &part, "me", "COUNT", "1", "STREAMS", &one, ">"]),
+        33 => build(&["RENAME", &one, &other]),
+        34 => build(&["COPY", &one, &other, "REPLACE"]),
+        35 => build(&["SUNIONSTORE", &one, &one, &other]),
+        36 => build(&["EXPIRE", &one, "1000"]),
+        37 => build(&["PEXPIRE", &one, &ttl]),
+        38 => build(&["PERSIST", &one]),
+        39 => build(&["GETDEL", &one]),
+        40 => build(&["SPOP", &one]),
+        41 => build(&["LMOVE", &one, &other, "LEFT", "RIGHT"]),
+        42 => build(&["MSET", &one, &number, &other, &value]),
+        _ => {
+            let script = "redis.call('SET', KEYS[1], ARGV[1]); return redis.call('INCR', KEYS[2])";
+            build(&["EVAL", script, "2", &one, &other, &number])
+        }
+    }
+}
+
+/// A writer; what it added to keys that only take additions.
+fn write(port: u16, side: &str, seed: u64, stop: &AtomicBool) -> u64 {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut client: Connection = connect(port, 0).expect("the server takes a writer");
+    let mut rounds = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let mut all = pipe();
+        for index in 0..8 {
+            all.add_command(hot(&mut rng, rounds * 8 + index));
+        }
+        all.cmd("MULTI");
+        all.add_command(hot(&mut rng, rounds)).add_command(hot(&mut rng, rounds));
+        all.cmd("EXEC");
+        all.cmd("INCR").arg("sum");
+        all.cmd("HINCRBY").arg("sums").arg("of both").arg(2);
+        all.cmd("SADD").arg("members").arg(format!("{side}:{seed}:{rounds}"));
+        all.cmd("HSET").arg("fields").arg(format!("{side}:{seed}:{}", rounds % 50)).arg(rounds);
+        // Some fail: WRONGTYPE and the like.
+        all.ignore_errors();
+        let _: Vec<redis::RedisResult<redis::Value>> =
+            all.query(&mut client).expect("a writer is answered");
+        rounds += 1;
+        thread::sleep(Duration::from_millis(rng.random_range(0..6)));
+    }
+    rounds
+}
+
+struct Writers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+impl Writers {
+    fn start(pair: &Pair) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        for (server, side) in [(&pair.a, "a"), (&pair.b, "b")] {
+            for seed in 0..WRITERS {
+                let (port, stop) = (server.port(), stop.clone());
+                let seed = seed + if side == "a" { 0 } else { 100 };
+                threads.push(thread::spawn(move || write(port, side, seed, &stop)));
+            }
+        }
+        Self { stop, threads }
+    }
+
+    /// How many rounds there were.
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().map(|thread| thread.join().expect("a writer")).sum()
+    }
+}
+
+fn pair(policy: &str) -> (Pair, [Relay; 2]) {
+    let (a, b) = (RedisServer::start(), RedisServer::start());
+    for server in [&a, &b] {
+        // Different data at the start, on the keys that are fought for.
+        let mut rng = SmallRng::seed_from_u64(u64::from(server.port()));
+        for serial in 0..300 {
+            let _: redis::RedisResult<redis::Value> =
+                hot(&mut rng, serial).query(&mut server.client());
+        }
+    }
+    let (for_a, for_b) = (Builder::new("a", &a), Builder::new("b", &b));
+    let relays = [Relay::start(&for_a.addr()), Relay::start(&for_b.addr())];
+    let policy = format!("policy = \"{policy}\"");
+    let set = |builder: Builder| builder.setting("conflict", &policy);
+    let mut sidecar_a = set(for_a.peer("b", &relays[1].addr())).start_without_waiting();
+    let sidecar_b = set(for_b.peer("a", &relays[0].addr())).start();
+    sidecar_a.wait_ready();
+    let mut pair = Pair { sidecar_a, sidecar_b, a, b };
+    for sidecar in [&mut pair.sidecar_a, &mut pair.sidecar_b] {
+        for text in [
+            "the link broke",
+            "a peer's link ends",
+            "the local redis refused a command",
+            "lost the replication stream",
+            "was not written to its end",
+        ] {
+            sidecar.allow_log(text);
+        }
+    }
+    (pair, relays)
+}
+
+fn number(server: &RedisServer, command: &[&str]) -> u64 {
+    let mut query = cmd(command[0]);
+    query.arg(&command[1..]).query(&mut server.client()).unwrap()
+}
+
+/// Journaled units of both sites.
+fn journaled(pair: &Pair) -> [u64; 2] {
+    [&pair.sidecar_a, &pair.sidecar_b]
+        .map(|sidecar| sidecar.info_duplex()["journal_units"].parse().unwrap())
+}
+
+#[test]
+fn both_write_the_same_keys_and_end_the_same() {
+    let (mut pair, relays) = pair("converge");
+    let writers = Writers::start(&pair);
+    let (began, limit) = (Instant::now(), Duration::from_secs(seconds()));
+    let mut rng = SmallRng::seed_from_u64(7);
+    while began.elapsed() < limit {
+        thread::sleep(Duration::from_millis(rng.random_range(200..700)));
+        match rng.random_range(0..6) {
+            0 => {
+                pair.sidecar_a.kill();
+                pair.sidecar_a.restart();
+            }
+            1 => {
+                pair.sidecar_b.kill();
+                pair.sidecar_b.restart();
+            }
+            2 => pair.sidecar_a.restart(),
+            _ => relays[rng.random_range(0..2)].cut(),
+        }
+    }
+    let rounds = writers.stop();
+    pair.wait_streaming();
+    pair.wait_equal(CATCH_UP);
+    for server in [&pair.a, &pair.b] {
+        assert_eq!(number(server, &["GET", "sum"]), rounds, "increments");
+        assert_eq!(number(server, &["HGET", "sums", "of both"]), 2 * rounds, "of fields");
+        assert_eq!(number(server, &["SCARD", "members"]), rounds, "members");
+    }
+    // And then it is quiet.
+    let mut before = journaled(&pair);
+    eventually("quiet", PATIENCE, || {
+        thread::sleep(Duration::from_millis(300));
+        std::mem::replace(&mut before, journaled(&pair)) == before
+    });
+    assert!(differences(&pair.a, &pair.b).is_empty());
+    println!("{rounds} rounds in {limit:?}");
+}
+
+/// The same without conflict handling: the test above can fail.
+#[test]
+fn without_conflict_handling_they_differ() {
+    let (pair, _relays) = pair("off");
+    let writers = Writers::start(&pair);
+    thread::sleep(Duration::from_secs(3));
+    writers.stop();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert!(!differences(&pair.a, &pair.b).is_empty(), "equal by chance?");
+    }
+}
