@@ -49,9 +49,20 @@ pub struct Conflicts {
     pub repairs: Repairs,
     /// For people.
     pub recent: Recent,
-    /// All keys that the peer may not have seen, written before this, are to be repaired.
-    all: watch::Sender<Option<Offset>>,
+    /// All keys that were written within this are to be repaired.
+    all: watch::Sender<Option<Span>>,
+    /// The beginning of what was taken of that and is not asked for yet.
+    asking: Mutex<Option<Offset>>,
     overflow_told: Mutex<bool>,
+}
+
+/// A part of this site's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Behind this..
+    pub from: Offset,
+    /// ..up to this.
+    pub to: Offset,
 }
 
 /// Which of our batches came back: what the peer says to have seen counts when all before has.
@@ -75,6 +86,7 @@ impl Conflicts {
             repairs: Repairs::default(),
             recent: Recent::default(),
             all: watch::Sender::new(None),
+            asking: Mutex::new(None),
             overflow_told: Mutex::new(false),
         })
     }
@@ -216,7 +228,7 @@ impl Conflicts {
                 }
             }
             if beyond {
-                self.all.send_replace(Some(at));
+                self.want_all(table.floor(), at);
             }
         }
         let mut marks = self.marks.lock();
@@ -229,21 +241,41 @@ impl Conflicts {
     /// The mark of a batch of an earlier run came by: its units are not known, so all that the peer
     /// may not have seen is taken to conflict.
     pub fn earlier_came_back(&self, at: Offset) {
-        self.all.send_replace(Some(at));
+        self.want_all(self.table.lock().floor(), at);
     }
 
-    /// Waits until all keys that the peer may not have seen are to be repaired; up to where. Cancel
-    /// safe.
-    pub async fn all_wanted(&self) -> Offset {
+    /// What the peer had seen then counts: it is no less open when more was seen since.
+    fn want_all(&self, floor: Option<Offset>, to: Offset) {
+        let Some(from) = floor else { return };
+        self.all.send_modify(|all| {
+            let before = all.unwrap_or(Span { from, to });
+            *all = Some(Span { from: from.min(before.from), to: to.max(before.to) });
+        });
+    }
+
+    /// Waits until all keys that the peer may not have seen are to be repaired; which. Cancel safe.
+    pub async fn all_wanted(&self) -> Span {
         let mut all = self.all.subscribe();
-        // The sender lives as long as this.
-        let _ = all.wait_for(Option::is_some).await;
-        self.all_wanted_now().unwrap_or_default()
+        loop {
+            if let Some(span) = self.all_wanted_now() {
+                return span;
+            }
+            // The sender lives as long as this.
+            let _ = all.wait_for(Option::is_some).await;
+        }
     }
 
     /// The same without waiting.
-    pub fn all_wanted_now(&self) -> Option<Offset> {
-        self.all.send_replace(None)
+    pub fn all_wanted_now(&self) -> Option<Span> {
+        let mut asking = self.asking.lock();
+        let span = self.all.send_replace(None)?;
+        *asking = Some(span.from);
+        Some(span)
+    }
+
+    /// All of it was asked for.
+    pub fn all_asked(&self) {
+        *self.asking.lock() = None;
     }
 
     /// Which commands of a unit that is about to be applied are left out.
@@ -272,7 +304,9 @@ impl Conflicts {
     /// open conflict is about. None before the peer has seen anything.
     pub fn floor(&self) -> Option<Offset> {
         let floor = self.table.lock().floor()?;
-        Some(self.repairs.since().map_or(floor, |since| since.min(floor)))
+        let asking = self.asking.lock();
+        let open = [self.repairs.since(), *asking, self.all.borrow().map(|span| span.from)];
+        Some(open.into_iter().flatten().min().map_or(floor, |open| open.min(floor)))
     }
 
     /// Keys with writes that the peer has not seen.

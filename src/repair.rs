@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::conflict::{Conflicts, Key, KeyTable, each_command, selected, touches};
+use crate::conflict::{Conflicts, Key, KeyTable, Span, each_command, selected, touches};
 use crate::journal::{Journal, NotInJournal, Read};
 use crate::observe::Problems;
 use crate::position::{Database, Offset, Position, SiteName};
@@ -65,8 +65,9 @@ impl Repairer {
         loop {
             let keys = tokio::select! {
                 () = stop.cancelled() => return,
-                to = self.conflicts.all_wanted() => {
-                    self.ask_all(to, &stop).await;
+                span = self.conflicts.all_wanted() => {
+                    self.ask_all(span, &stop).await;
+                    self.conflicts.all_asked();
                     continue;
                 }
                 keys = self.conflicts.repairs.take(KEYS) => keys,
@@ -96,9 +97,8 @@ impl Repairer {
         }
     }
 
-    /// Asks for all keys that the peer may not have seen, written before `to`.
-    async fn ask_all(&self, to: Offset, stop: &CancellationToken) {
-        let Some(from) = self.conflicts.floor() else { return };
+    /// Asks for all keys that were written within the span.
+    async fn ask_all(&self, Span { from, to }: Span, stop: &CancellationToken) {
         let mut head = self.journal.watch();
         let there = head.wait_for(|head| head.position.offset >= to);
         tokio::select! {

@@ -279,12 +279,12 @@ impl Site {
                 self.journal(Command { key, op: Op::State(value) });
             }
         }
-        if self.conflicts.all_wanted_now().is_some() {
-            let floor = self.conflicts.floor().unwrap_or_default();
+        if let Some(Span { from: floor, .. }) = self.conflicts.all_wanted_now() {
             for unit in self.journaled.iter().filter(|unit| unit.end > floor.0) {
                 let keys = self.remote(unit).touched.into_iter().map(|touched| touched.key);
                 keys.for_each(|key| self.conflicts.repairs.ask(key, floor));
             }
+            self.conflicts.all_asked();
         }
         for key in self.conflicts.repairs.take_now(100) {
             self.orders.push_back(Order::Read(number_of(&key)));

@@ -69,6 +69,10 @@ impl Recent {
         if let Some(counter) = counter {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+        if found.remote.is_none() || (found.local.is_none() && found.rejected.is_none()) {
+            // Only dragged along.
+            return;
+        }
         let erases = match (found.remote, found.local) {
             (Some(remote), Some(local)) => remote.erases(local),
             _ => false,

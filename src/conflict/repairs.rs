@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -22,7 +23,7 @@ pub struct Repairs {
 #[derive(Debug, Default)]
 struct State {
     /// Waiting, or being read; with what the peer had seen when the conflict was found.
-    open: HashMap<Key, Offset>,
+    open: HashMap<Key, Offset, RandomState>,
     waiting: VecDeque<Key>,
 }
 

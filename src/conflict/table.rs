@@ -3,7 +3,7 @@
 //! Pure, and the same at every site; `docs/decisions/0009` tells the protocol. What goes in comes in
 //! the order of the local Redis's stream, what the peer has seen too.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -127,18 +127,18 @@ impl Table {
             self.order.push_back((end, hash));
         }
         let new = Write { effect: touch.effect, end, time, group: group.cloned() };
-        // Two groups of one kind: each must be found.
-        let same = |write: &&mut Write| write.effect == new.effect && write.group == new.group;
+        let same = |write: &&mut Write| write.effect == new.effect;
         if let Some(write) = writes.iter_mut().find(same) {
-            *write = new;
+            // The groups of all such commands are one: coarser, but none is missed.
+            let group = union(write.group.take(), new.group.as_ref());
+            *write = Write { group, ..new };
         } else if writes.len() < MAX_EFFECTS {
             writes.push(new);
         } else {
-            let groups = writes.iter().chain([&new]).filter_map(|write| write.group.as_deref());
-            let all = distinct(groups.flatten().cloned().collect());
-            let group = (!all.is_empty()).then(|| all.into());
+            let groups =
+                writes.iter().fold(new.group, |all, write| union(all, write.group.as_ref()));
             writes.clear();
-            writes.push(Write { effect: Effect::Change, group, ..new });
+            writes.push(Write { effect: Effect::Change, end, time, group: groups });
         }
         self.forget_too_many();
     }
@@ -300,8 +300,7 @@ impl Table {
         blind: bool,
         is_open: impl Fn(&Key) -> bool,
     ) -> Vec<Found> {
-        let mut all =
-            FoundKeys { keys: Vec::new(), seen: self.ours(unit.seen).unwrap_or_default() };
+        let mut all = FoundKeys::new(self.ours(unit.seen).unwrap_or_default());
         let mut together: SmallVec<[usize; 4]> = SmallVec::new();
         for touched in &unit.touched {
             let mut rivals = self.rivals(touched, seen).filter(|_| follows(Rule::FindConflicts));
@@ -367,12 +366,18 @@ impl Table {
 /// What was found, each key once.
 struct FoundKeys {
     keys: Vec<Found>,
+    known: HashSet<Key, RandomState>,
     seen: Offset,
 }
 
 impl FoundKeys {
+    fn new(seen: Offset) -> Self {
+        Self { keys: Vec::new(), known: HashSet::default(), seen }
+    }
+
     fn add(&mut self, key: &Key, local: Option<Effect>, remote: Option<Effect>) {
-        if self.keys.iter().all(|one| one.key != *key) {
+        if !self.known.contains(key) {
+            self.known.insert(key.clone());
             let key = key.clone();
             self.keys.push(Found { key, local, remote, rejected: None, seen: self.seen });
         }
@@ -388,8 +393,13 @@ pub fn group(touches: &[Touch<'_>]) -> Option<Arc<[Key]>> {
     (!keys.is_empty()).then(|| keys.into())
 }
 
-fn distinct(mut keys: Vec<Key>) -> Vec<Key> {
+fn union(one: Group, other: Option<&Arc<[Key]>>) -> Group {
+    let (Some(one), Some(other)) = (&one, other) else { return one.or_else(|| other.cloned()) };
+    if other.iter().all(|key| one.contains(key)) {
+        return Some(one.clone());
+    }
+    let mut keys = [&one[..], other].concat();
     keys.sort();
     keys.dedup();
-    keys
+    Some(keys.into())
 }

@@ -205,9 +205,9 @@ fn both_write_the_same_keys_and_end_the_same() {
     pair.wait_streaming();
     pair.wait_equal(CATCH_UP);
     for server in [&pair.a, &pair.b] {
-        assert_eq!(number(server, &["GET", "sum"]), rounds, "increments");
-        assert_eq!(number(server, &["HGET", "sums", "of both"]), 2 * rounds, "of fields");
-        assert_eq!(number(server, &["SCARD", "members"]), rounds, "members");
+        let found = [["GET", "sum", ""], ["HGET", "sums", "of both"], ["SCARD", "members", ""]]
+            .map(|words| number(server, &words[..words.iter().filter(|w| !w.is_empty()).count()]));
+        assert_eq!(found, [rounds, 2 * rounds, rounds], "increments, of fields, members");
     }
     // And then it is quiet.
     let mut before = journaled(&pair);
