@@ -111,7 +111,14 @@ impl Writer {
 
     /// The stream went on without a unit: readers are told, and now and then it is written.
     pub(super) fn pass(&mut self, record: Record) -> Result<Written, JournalError> {
-        if self.passed_written.elapsed() >= PASSED_INTERVAL {
+        // A peer that has seen nothing before has now: without that it would have to begin anew.
+        let first_seen = match &record {
+            Record::Append { floors: Some(floors), .. } => {
+                floors.0.len() > self.state.floors.0.len()
+            }
+            _ => false,
+        };
+        if first_seen || self.passed_written.elapsed() >= PASSED_INTERVAL {
             self.passed_written = Instant::now();
             return self.write(&record);
         }
