@@ -111,6 +111,10 @@ pub struct Listen {
     /// HTTP: /metrics /healthz /readyz /status. Not served when missing.
     #[serde(default)]
     pub http: Option<String>,
+    /// The version that `INFO` tells instead of the local Redis's own: some syncers refuse what
+    /// they don't know.
+    #[serde(default)]
+    pub redis_version: Option<String>,
     /// Most connections on `addr` at once.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Peer};
 use crate::conflict::{Conflicts, KeyTable};
 use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
-use crate::feed::{Feed, Followers};
+use crate::feed::{Feed, Followers, Snapshots};
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
@@ -222,6 +222,7 @@ impl Site {
             site: self.config.site.clone(),
             primary: self.config.conflict.primary.clone(),
             target: self.target.clone(),
+            snapshots: Snapshots::new(self.target.clone(), self.config.journal.dir.clone()),
             journal: self.journal.clone(),
             backlog: self.backlog.clone(),
             clock: self.clock.clone(),

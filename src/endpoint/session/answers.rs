@@ -161,7 +161,12 @@ impl Session {
                 Err(_) => {}
             }
         }
-        let text = inspection::info(&theirs, &sections, &*self.endpoint.inspect);
+        let text = inspection::info(
+            &theirs,
+            self.endpoint.redis_version.as_deref(),
+            &sections,
+            &*self.endpoint.inspect,
+        );
         self.replies.text(&text, self.local.resp3);
         Ok(())
     }
