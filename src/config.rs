@@ -108,6 +108,10 @@ pub struct Redis {
 pub struct Listen {
     /// RESP: peers, syncers, redis-cli.
     pub addr: String,
+    /// The same port again, but what is written through it counts as local: for applications, and
+    /// for syncers that read here and write a little of their own. Not served when missing.
+    #[serde(default)]
+    pub local_addr: Option<String>,
     /// HTTP: /metrics /healthz /readyz /status. Not served when missing.
     #[serde(default)]
     pub http: Option<String>,

@@ -206,6 +206,19 @@ fn deep_pipelines() {
     }
 }
 
+/// RedisShake writes all it has before it reads: replies larger than what sockets hold must not
+/// stand in the way of what it still writes.
+#[test]
+fn replies_that_nobody_reads_yet() {
+    let mut target = Target::start();
+    let value = "v".repeat(20_000);
+    target.both(&command(&format!("SET k {value}")), "SET");
+    let set = command(&format!("SET n {value}"));
+    let all = [set, command("GET k")].concat().repeat(1000);
+    target.both(&all, "20 MB each way");
+    target.end();
+}
+
 /// redis-GunYu and RedisSyncer: a transaction with their checkpoint in it.
 #[test]
 fn transactions_with_a_syncer_s_checkpoint() {

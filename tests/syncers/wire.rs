@@ -105,11 +105,15 @@ impl Wire {
     /// All bytes up to `mark`, which is taken off too.
     #[track_caller]
     pub fn until(&mut self, mark: &[u8]) -> Vec<u8> {
+        let mut searched = 0;
         loop {
-            if let Some(at) = self.received.windows(mark.len()).position(|part| part == mark) {
+            let rest = &self.received[searched..];
+            if let Some(at) = rest.windows(mark.len()).position(|part| part == mark) {
+                let at = searched + at;
                 let all: Vec<u8> = self.received.drain(..at + mark.len()).collect();
                 return all[..at].to_vec();
             }
+            searched = (self.received.len() + 1).saturating_sub(mark.len());
             assert!(self.receive(PATIENCE), "closed after {}", self.received.escape_ascii());
         }
     }
