@@ -14,5 +14,7 @@ mod replicas;
 mod sources;
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod support;
+mod syncer;
 mod targets;
+mod two_way;
 mod wire;

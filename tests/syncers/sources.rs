@@ -188,7 +188,7 @@ fn info_sections_are_the_local_redis_s() {
         cmd("SET").arg(n).arg(&text).exec(&mut local).unwrap();
     }
     cmd("CONFIG").arg("SET").arg("rdb-key-save-delay").arg(5000).exec(&mut local).unwrap();
-    cmd("BGSAVE").exec(&mut local).unwrap();
+    eventually("a save to begin", PATIENCE, || cmd("BGSAVE").exec(&mut local).is_ok());
     assert_eq!(redis.info("persistence")["rdb_bgsave_in_progress"], "1");
     let persistence = info_fields(&wire.text("INFO persistence"));
     assert_eq!(persistence["rdb_bgsave_in_progress"], "0");
