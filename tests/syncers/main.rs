@@ -10,6 +10,7 @@
     reason = "helpers of tests stand outside #[test] functions, and a panic is how a test fails"
 )]
 
+mod following;
 mod replicas;
 mod sources;
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]

@@ -429,6 +429,10 @@ fn pings_come_while_redis_is_away() {
         let waited = before.elapsed();
         assert!(waited < Duration::from_secs(11), "{waited:?}");
     }
+    if !redis.version().is_seven_or_later() {
+        // It never goes on with the history that it had before a restart.
+        return;
+    }
     redis.restart();
     set(&redis, 0, "back");
     let between = reading.until("SET back back");
