@@ -58,7 +58,7 @@ pub(super) struct Session {
     watching: bool,
     /// Whether the connection to the local Redis has subscribed, in RESP3.
     subscribed: bool,
-    /// Whether the client has closed, or will send no more.
+    /// Whether nothing more is read: the client has closed, or the sidecar stops.
     ended: bool,
     /// When what is under way is given up, once the session is to end.
     deadline: Option<Instant>,
@@ -113,10 +113,8 @@ impl Session {
     pub(super) async fn serve(mut self) -> SessionEnd {
         let next = self.go_on().await;
         // Whatever it was that ended it, the client is to have what was said before.
-        while !self.replies.out.is_empty() {
-            if self.flush().await.is_err() {
-                return SessionEnd::Closed;
-            }
+        if self.say_farewell().await.is_err() {
+            return SessionEnd::Closed;
         }
         match next {
             Ok(Next::Replica(wish)) => {
@@ -135,8 +133,7 @@ impl Session {
                 Next::Go => {}
                 end => return Ok(end),
             }
-            let over = self.ended || self.deadline.is_some();
-            if over && self.local.is_idle() && self.replies.out.is_empty() {
+            if self.ended && self.local.is_idle() {
                 return Ok(Next::Close);
             }
             self.pump(usize::MAX).await?;

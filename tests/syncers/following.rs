@@ -26,8 +26,9 @@ fn fill(server: &RedisServer, keys: usize, bytes: usize) {
         let mut pipeline = pipe();
         for n in start..(start + 500).min(keys) {
             // Not to be compressed to nothing.
-            let value: Vec<u8> =
-                (0..bytes).map(|at| ((at * 7919 + n * 104_729) % 251) as u8).collect();
+            let value: Vec<u8> = (0..bytes)
+                .map(|at| u8::try_from((at * 7919 + n * 104_729) % 251).unwrap())
+                .collect();
             pipeline.cmd("SET").arg(format!("fill:{n}")).arg(value).ignore();
         }
         pipeline.exec(&mut client).unwrap();
@@ -208,7 +209,7 @@ fn big_arguments() {
         resident.max(resident_kib(sidecar.id())) / 1024
     };
     let resident = largest(200 * 1024 * 1024);
-    assert!(resident < 2 * 200 + 100, "{resident} MiB");
+    assert!(resident < 200 + 100, "{resident} MiB: held more than once");
     let length: usize = cmd("STRLEN").arg("k").query(&mut redis.client()).unwrap();
     assert_eq!(length, 200 * 1024 * 1024);
     wire.write(b"*2\r\n$3\r\nGET\r\n$314572801\r\n");

@@ -135,7 +135,8 @@ impl Session {
     /// Sends what was gathered, as soon as it may be sent. What comes back is taken later.
     pub(super) async fn send_run(&mut self) -> Result<(), Broken> {
         let run = mem::replace(&mut self.run, Run::empty());
-        self.run_bytes = 0;
+        // Of large arguments only one batch is held.
+        let large = mem::take(&mut self.run_bytes) > self.endpoint.batch_bytes;
         if run.len() == 0 {
             return Ok(());
         }
@@ -155,7 +156,10 @@ impl Session {
                 self.local.send_steps(steps, out, &mut self.replies).await
             }
             Run::Batch { members, .. } => {
-                while self.local.has_two_batches() || self.local.is_full() {
+                while self.local.has_two_batches()
+                    || self.local.is_full()
+                    || (large && self.local.has_batch())
+                {
                     self.pump(READ_AHEAD).await?;
                 }
                 self.local.send_batch(members, &mut self.replies).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::poll_read_buf;
 
 use super::Session;
@@ -22,7 +22,9 @@ pub(super) const READ_AHEAD: usize = 1024 * 1024;
 /// How much a client may leave unread; then nothing more is done for it until it reads.
 const MAX_UNREAD: usize = 64 * 1024 * 1024;
 /// How long what is under way may still take when the sidecar stops or the client is gone.
-const DRAIN: Duration = Duration::from_secs(1);
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long a client whose session is over has to take its replies.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 enum Event {
     Wrote(io::Result<usize>),
@@ -62,9 +64,8 @@ impl Session {
         match event {
             Event::Wrote(Ok(length)) if length > 0 => self.replies.out.advance(length),
             Event::Read(Ok(length)) if length > 0 => {}
-            Event::Read(Ok(_)) => return self.client_ended(),
+            Event::Read(Ok(_)) | Event::Stop => return self.end_soon(),
             Event::Wrote(_) | Event::Read(_) => return Err(Broken),
-            Event::Stop => self.deadline = Some(Instant::now() + DRAIN),
             Event::Local(read) => {
                 let taken = match read {
                     Ok(()) => self.local.take_replies(&mut self.replies).await,
@@ -79,23 +80,16 @@ impl Session {
         Ok(())
     }
 
-    /// Writes some of what is there to be written to a client whose session is over.
-    pub(super) async fn flush(&mut self) -> Result<(), Broken> {
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + DRAIN);
-        let written = timeout_at(deadline, self.client.write(&self.replies.out)).await;
-        match written {
-            Ok(Ok(length)) if length > 0 => {
-                self.replies.out.advance(length);
-                // It reads: it may go on.
-                self.deadline = Some(Instant::now() + DRAIN);
-                Ok(())
-            }
-            _ => Err(Broken),
-        }
+    /// Writes what is there to be written to a client whose session is over.
+    pub(super) async fn say_farewell(&mut self) -> Result<(), Broken> {
+        let written = timeout(FAREWELL, self.client.write_all(&self.replies.out)).await;
+        self.replies.out.clear();
+        written.map_err(|_| Broken)?.map_err(|_| Broken)
     }
 
-    /// Redis drops a client that blocks when it goes; what others sent before is still done.
-    fn client_ended(&mut self) -> Result<(), Broken> {
+    /// The client has closed, or the sidecar stops: what was read is still done and answered. But
+    /// what may take for ever is dropped, as Redis drops it when a client goes.
+    fn end_soon(&mut self) -> Result<(), Broken> {
         self.ended = true;
         self.deadline = Some(Instant::now() + DRAIN);
         if self.local.is_blocked() { Err(Broken) } else { Ok(()) }
