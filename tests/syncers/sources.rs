@@ -370,6 +370,9 @@ fn nothing_of_the_stream_was_read_yet() {
 fn a_mark_only_to_those_who_read_it() {
     let (redis, sidecar) = site();
     set(&redis, 0, "k");
+    // Half a second for the key: else all of it may be there, and its length be known.
+    let mut client = redis.client();
+    cmd("CONFIG").arg("SET").arg("rdb-key-save-delay").arg(500_000).exec(&mut client).unwrap();
     let mut wire = Wire::connect(&sidecar.addr());
     wire.ask("REPLCONF capa eof capa psync2", "+OK\r\n");
     let (_, offset) = full(&mut wire);
