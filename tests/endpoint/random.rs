@@ -63,7 +63,7 @@ const COMMANDS: [&str; 56] = [
     "SELECT N",
     "SELECT 99",
     "OBJECT FREQ K",
-    "WAIT 0 0",
+    "CLIENT GETNAME",
     "XLEN K",
 ];
 
