@@ -123,10 +123,8 @@ impl<'k> StreamReceiver<'k> {
                 peer.conflicts.enter(self.keys, self.filter.database(), command, end, time);
             }
         }
-        if matches!(verdict, Verdict::Unit(_) | Verdict::Begin(_))
-            && to.journal.wants_select(self.last_unit)
-        {
-            self.builder.name_database();
+        if matches!(verdict, Verdict::Unit(_) | Verdict::Begin(_)) {
+            self.name_database_if_wanted(to);
         }
         match verdict {
             Verdict::Skip => {}
@@ -209,7 +207,16 @@ impl<'k> StreamReceiver<'k> {
             peer.conflicts.enter_unit(self.keys, place, end, time, true);
         }
         peer.conflicts.repaired(&read.keys, commands.len());
+        self.name_database_if_wanted(to);
         self.builder.state(&commands, (first.database, last.database), end, &self.seen);
+        self.last_unit = end;
+    }
+
+    /// The first unit behind a follower's snapshot begins with a SELECT.
+    fn name_database_if_wanted(&mut self, to: &Source) {
+        if to.journal.wants_select(self.last_unit) {
+            self.builder.name_database();
+        }
     }
 
     /// While a transaction is open its bytes wait in the builder, and with them what came before.
