@@ -108,9 +108,17 @@ pub struct Redis {
 pub struct Listen {
     /// RESP: peers, syncers, redis-cli.
     pub addr: String,
+    /// The same port again, but what is written through it counts as local: for applications, and
+    /// for syncers that read here and write a little of their own. Not served when missing.
+    #[serde(default)]
+    pub local_addr: Option<String>,
     /// HTTP: /metrics /healthz /readyz /status. Not served when missing.
     #[serde(default)]
     pub http: Option<String>,
+    /// The version that `INFO` tells instead of the local Redis's own: some syncers refuse what
+    /// they don't know.
+    #[serde(default)]
+    pub redis_version: Option<String>,
     /// Most connections on `addr` at once.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,

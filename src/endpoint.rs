@@ -11,6 +11,7 @@ mod backend;
 mod batch;
 mod classify;
 mod command_table;
+mod flight;
 mod handshake;
 mod inspection;
 mod listen;
@@ -64,14 +65,18 @@ pub enum SessionEnd {
 }
 
 /// What all sessions share.
+#[derive(Clone)]
 pub struct Endpoint {
     site: SiteName,
     target: Target,
-    users: Users,
-    table: CommandTable,
+    users: Arc<Users>,
+    table: Arc<CommandTable>,
     write_off: Arc<WriteOffSet>,
     inspect: Arc<dyn Inspect>,
     flush: Flush,
+    redis_version: Option<String>,
+    /// Whether writes are marked; if not, they are as good as a local client's.
+    marks: bool,
     batch_commands: usize,
     batch_bytes: usize,
     max_connections: usize,
@@ -88,14 +93,21 @@ impl Endpoint {
         Arc::new(Self {
             site: config.site.clone(),
             target: Target::from(&config.redis),
-            users: Users::new(&config.users),
-            table,
+            users: Arc::new(Users::new(&config.users)),
+            table: Arc::new(table),
             write_off,
             inspect,
             flush: config.filter.flush,
+            marks: true,
+            redis_version: config.listen.redis_version.clone(),
             batch_commands: config.apply.batch_commands,
             batch_bytes: usize::try_from(config.apply.batch_bytes.as_u64()).unwrap_or(usize::MAX),
             max_connections: config.listen.max_connections,
         })
+    }
+
+    /// The same port, but what is written through it counts as local: `[listen] local_addr`.
+    pub fn without_marks(&self) -> Arc<Self> {
+        Arc::new(Self { marks: false, ..self.clone() })
     }
 }

@@ -4,6 +4,7 @@
 mod follower;
 mod peer;
 mod snapshot;
+mod spool;
 
 #[cfg(test)]
 pub(crate) use peer::newest;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+
+pub use spool::Snapshots;
 
 use crate::backlog::Backlog;
 use crate::clock::Clock;
@@ -32,8 +35,10 @@ pub struct Feed {
     pub site: SiteName,
     /// The site whose data wins.
     pub primary: Option<SiteName>,
-    /// The local Redis, for snapshots.
+    /// The local Redis, for snapshots that peers ask for.
     pub target: Target,
+    /// Snapshots for followers.
+    pub snapshots: Snapshots,
     /// The site's history.
     pub journal: Arc<Journal>,
     /// For what the journal lacks.

@@ -16,6 +16,7 @@ mod reader;
 mod record;
 mod recover;
 mod segment;
+mod selects;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use block::{Block, BlockBuilder, EXEC, MULTI, PING, UnitHead};
 pub use encoding::BlockError;
 pub use error::{JournalError, NotInJournal};
 pub use reader::{FollowerReader, Read, UnitReader};
+pub use selects::ExpectedSnapshot;
 
 use self::core::Core;
 use self::open::DirectoryLock;
@@ -40,6 +42,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Fsync};
 use crate::position::{Database, Floors, FollowerOffset, Offset, Position, ReplicationId, Seen};
 use segment::Wanted;
+use selects::Selects;
 
 /// Followers' offsets begin here: RedisShake never acknowledges offset 0 and redis-GunYu subtracts
 /// a snapshot's size from what it is told (SYNCERS).
@@ -114,6 +117,7 @@ pub struct JournalStatus {
 pub struct Journal {
     core: Arc<Core>,
     syncing: Mutex<Option<JoinHandle<()>>>,
+    selects: Arc<Selects>,
     /// The directory is locked as long as this lives.
     _lock: DirectoryLock,
 }
@@ -142,7 +146,8 @@ impl Journal {
             let path = config.dir.clone();
             Some(started.map_err(|source| JournalError::Open { path, source })?)
         };
-        Ok(Arc::new(Self { core, syncing: Mutex::new(syncing), _lock: lock }))
+        let syncing = Mutex::new(syncing);
+        Ok(Arc::new(Self { core, syncing, selects: Arc::default(), _lock: lock }))
     }
 
     /// The history begins (anew) at `position`, with this database in force there: nothing of what
@@ -153,6 +158,7 @@ impl Journal {
         database: Database,
     ) -> Result<(), JournalError> {
         let number = self.core.begin(position, database)?;
+        self.selects.forget_cuts();
         self.core.settle(number).await
     }
 
@@ -260,24 +266,40 @@ impl Journal {
         Ok(UnitReader::new(self.core.clone(), epoch, position.offset))
     }
 
+    /// A snapshot for a follower will be asked for: from now on units name their database, so that
+    /// [`Self::follower_at`] finds a SELECT behind the cut.
+    pub fn expect_snapshot(&self) -> ExpectedSnapshot {
+        ExpectedSnapshot::new(&self.selects)
+    }
+
+    /// Whether the unit that follows one that ends at `before` must name its database.
+    pub fn wants_select(&self, before: Offset) -> bool {
+        self.selects.wanted(before)
+    }
+
     /// Where a follower's bytes stand for a snapshot taken at `position`, which must not lie ahead
-    /// of the journal's end: the offset of what follows, and the database in force there.
+    /// of the journal's end: the offset of what follows; and the database in force there, if what
+    /// follows does not begin with a SELECT.
     pub async fn follower_at(
         &self,
         position: Offset,
-    ) -> Result<(FollowerOffset, Database), NotInJournal> {
+    ) -> Result<(FollowerOffset, Option<Database>), NotInJournal> {
         let epoch = self.core.reader_at(Wanted::Units(position))?;
         let mut reader = UnitReader::new(self.core.clone(), epoch, position);
         loop {
             let block = match reader.read().await? {
                 Read::Block(block) => block,
-                Read::Idle(head) => return Ok((head.follower, head.follower_database)),
+                Read::Idle(head) => {
+                    let comes = self.wants_select(position);
+                    return Ok((head.follower, (!comes).then_some(head.follower_database)));
+                }
             };
             if let Some(unit) = block.units.iter().find(|unit| unit.end > position) {
-                // Behind the SELECT that may stand before the unit: the follower is sent one
-                // anyway.
-                let start = FollowerOffset(block.follower_start.0 + unit.from as u64);
-                return Ok((start, unit.database));
+                let select = block::select(unit.database);
+                let there = block.payload[..unit.from].ends_with(&select);
+                let from = unit.from - if there { select.len() } else { 0 };
+                let start = FollowerOffset(block.follower_start.0 + from as u64);
+                return Ok((start, (!there).then_some(unit.database)));
             }
         }
     }

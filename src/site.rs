@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Peer};
 use crate::conflict::{Conflicts, KeyTable};
 use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
-use crate::feed::{Feed, Followers};
+use crate::feed::{Feed, Followers, Snapshots};
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
@@ -66,6 +66,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let socket = bind(&site.config.listen.addr).await.with_context(|| {
         format!("can't listen on {}; is [listen] addr free?", site.config.listen.addr)
     })?;
+    let local_socket =
+        match &site.config.listen.local_addr {
+            Some(addr) => Some(bind(addr).await.with_context(|| {
+                format!("can't listen on {addr}; is [listen] local_addr free?")
+            })?),
+            None => None,
+        };
     let board = Arc::new(site.board());
     let tasks = TaskTracker::new();
     if let Some(addr) = &site.config.listen.http {
@@ -96,6 +103,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         let stop = stop.clone();
         move |end| hand_over(feed.clone(), end, stop.clone())
     };
+    if let Some(socket) = local_socket {
+        let listener = socket.listen(BACKLOG).context("can't listen")?;
+        let local = endpoint.without_marks();
+        tasks.spawn(endpoint::serve(listener, local, hand_over.clone(), stop.clone()));
+    }
     tasks.spawn(endpoint::serve(listener, endpoint, hand_over, stop.clone()));
     for (peer, ends) in site.config.peers.iter().zip(&site.links) {
         let link = site.link(peer, ends, &keys);
@@ -222,6 +234,7 @@ impl Site {
             site: self.config.site.clone(),
             primary: self.config.conflict.primary.clone(),
             target: self.target.clone(),
+            snapshots: Snapshots::new(self.target.clone(), self.config.journal.dir.clone()),
             journal: self.journal.clone(),
             backlog: self.backlog.clone(),
             clock: self.clock.clone(),

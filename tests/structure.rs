@@ -21,8 +21,8 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     (
         "feed",
         &[
-            "backlog", "clock", "endpoint", "frame", "journal", "observe", "pairing", "position",
-            "redis", "resp",
+            "backlog", "backoff", "clock", "endpoint", "frame", "journal", "observe", "pairing",
+            "position", "redis", "resp",
         ],
     ),
     ("frame", &["clock", "position"]),

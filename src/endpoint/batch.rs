@@ -12,7 +12,9 @@ use crate::position::SiteName;
 use crate::resp::{self, Request};
 use crate::write_off::WriteOffSet;
 
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+pub(super) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+pub(super) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 
 /// One request of a batch.
 #[derive(Debug)]
@@ -76,17 +78,23 @@ fn reason(exec: &Bytes) -> Bytes {
     }
 }
 
-/// Sends the members in marked batches until each has its reply; those go into `answers`, at the
-/// place of the member. Only what broke the connection is an error; then the fate of members
-/// without an answer is not known.
+/// Sends the members in marked batches, one after the other, until each has its reply; those go
+/// into `answers`, at the place of the member. `tried` is how a first try of all of them went, if
+/// there was one. Only what broke the connection is an error; then the fate of members without an
+/// answer is not known.
 pub(super) async fn run(
     backend: &mut Backend,
     (set, site): (&Arc<WriteOffSet>, &SiteName),
-    members: &[Member],
+    (members, tried): (&[Member], Option<Tried>),
     answers: &mut [Option<Bytes>],
     pushed: &mut Replies,
 ) -> Result<(), Lost> {
-    let mut groups = VecDeque::from([(0..members.len()).collect::<Vec<_>>()]);
+    let all: Vec<usize> = (0..members.len()).collect();
+    let mut groups = VecDeque::new();
+    match tried {
+        Some(tried) => tell(tried, all, members, answers, &mut groups),
+        None => groups.push_back(all),
+    }
     while let Some(group) = groups.pop_front() {
         if group.is_empty() {
             continue;
@@ -95,41 +103,71 @@ pub(super) async fn run(
             plain(backend, members, &group, answers, pushed).await?;
             continue;
         }
-        match attempt(backend, (set, site), members, &group, pushed).await? {
-            Tried::Done(items) | Tried::Alone(items) => {
-                for (&at, item) in group.iter().zip(items) {
-                    answers[at] = Some(item);
-                }
-            }
-            Tried::Refused(refused) => {
-                let mut rest = Vec::with_capacity(group.len());
-                for (&at, error) in group.iter().zip(refused) {
-                    if error.is_none() {
-                        rest.push(at);
-                    }
-                    answers[at] = error;
-                }
-                groups.push_front(rest);
-            }
-            Tried::MarkRefused(error) => {
-                let (writes, reads): (Vec<_>, Vec<_>) =
-                    group.into_iter().partition(|&at| members[at].writes);
-                for at in writes {
-                    answers[at] = Some(error.clone());
-                }
-                groups.push_front(reads);
-            }
-            Tried::Discarded(error) => match group[..] {
-                [at] => answers[at] = Some(error),
-                _ => {
-                    for at in group.into_iter().rev() {
-                        groups.push_front(vec![at]);
-                    }
-                }
-            },
-        }
+        let tried = attempt(backend, (set, site), members, &group, pushed).await?;
+        tell(tried, group, members, answers, &mut groups);
     }
     Ok(())
+}
+
+/// Takes what a try of `group` brought; what is to be tried again goes to the front of `groups`.
+fn tell(
+    tried: Tried,
+    group: Vec<usize>,
+    members: &[Member],
+    answers: &mut [Option<Bytes>],
+    groups: &mut VecDeque<Vec<usize>>,
+) {
+    match tried {
+        Tried::Done(items) | Tried::Alone(items) => {
+            for (at, item) in group.into_iter().zip(items) {
+                answers[at] = Some(item);
+            }
+        }
+        Tried::Refused(refused) => {
+            let mut rest = Vec::with_capacity(group.len());
+            for (at, error) in group.into_iter().zip(refused) {
+                if error.is_none() {
+                    rest.push(at);
+                }
+                answers[at] = error;
+            }
+            groups.push_front(rest);
+        }
+        Tried::MarkRefused(error) => {
+            let (writes, reads): (Vec<_>, Vec<_>) =
+                group.into_iter().partition(|&at| members[at].writes);
+            for at in writes {
+                answers[at] = Some(error.clone());
+            }
+            groups.push_front(reads);
+        }
+        Tried::Discarded(error) => match group[..] {
+            [at] => answers[at] = Some(error),
+            _ => {
+                for at in group.into_iter().rev() {
+                    groups.push_front(vec![at]);
+                }
+            }
+        },
+    }
+}
+
+/// A batch as it is sent: `MULTI`, the mark, the members, and `EXEC` or not yet.
+pub(super) fn encode<'a>(
+    mark: &[u8],
+    members: impl Iterator<Item = &'a Member>,
+    exec: bool,
+) -> Outgoing {
+    let mut out = Outgoing::default();
+    out.put(MULTI);
+    out.put(mark);
+    for member in members {
+        out.put_request(member.request.raw());
+    }
+    if exec {
+        out.put(EXEC);
+    }
+    out
 }
 
 async fn attempt(
@@ -140,14 +178,8 @@ async fn attempt(
     pushed: &mut Replies,
 ) -> Result<Tried, Lost> {
     // The tag is out before the batch is: its mark may come back before EXEC's reply does.
-    let (tag, head) = OpenTag::issue(set, site).await;
-    let mut out = Outgoing::default();
-    out.put(&head);
-    for &at in group {
-        out.put_request(members[at].request.raw());
-    }
-    out.put(EXEC);
-    backend.send(out).await?;
+    let (tag, mark) = OpenTag::issue(set, site).await;
+    backend.send(encode(&mark, group.iter().map(|&at| &members[at]), true)).await?;
     let mut got = Vec::with_capacity(group.len() + 3);
     for _ in 0..group.len() + 3 {
         got.push(backend.reply(pushed).await?);

@@ -52,6 +52,8 @@ pub(super) enum Class {
     Administration,
     /// Would block the connection; harmless inside a transaction.
     Blocking,
+    /// `MIGRATE`: half of it can't be taken back.
+    Migrate,
     /// Never possible here, and why.
     Refused(&'static str),
 }
@@ -110,7 +112,7 @@ fn by_name(name: &[u8], request: &Request) -> Option<Class> {
         b"duplex" => Class::Duplex,
         b"shutdown" | b"failover" | b"cluster" | b"debug" => Class::Administration,
         b"replicaof" | b"slaveof" => Class::Refused(replies::NO_REPLICAOF),
-        b"migrate" => Class::Refused(replies::NO_MIGRATE),
+        b"migrate" => Class::Migrate,
         b"blpop" | b"brpop" | b"blmove" | b"brpoplpush" | b"blmpop" | b"bzpopmin" | b"bzpopmax"
         | b"bzmpop" => Class::Blocking,
         b"xread" | b"xreadgroup" if blocks(request) => Class::Blocking,

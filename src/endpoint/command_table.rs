@@ -27,9 +27,15 @@ struct Entry {
     subcommands: HashMap<Vec<u8>, Kind, RandomState>,
 }
 
-/// The commands of the local Redis.
-#[derive(Debug, Default)]
-pub struct CommandTable(HashMap<Vec<u8>, Entry, RandomState>);
+/// `proto-max-bulk-len` where the server doesn't tell: its default.
+const MAX_BULK: usize = 512 << 20;
+
+/// The commands of the local Redis, and how long their arguments may be.
+#[derive(Debug)]
+pub struct CommandTable {
+    entries: HashMap<Vec<u8>, Entry, RandomState>,
+    max_bulk: usize,
+}
 
 /// A name in lower case; command names are short, so it stays on the stack.
 pub(super) type Name = SmallVec<[u8; 32]>;
@@ -51,7 +57,21 @@ impl CommandTable {
         if !table.contains_key(&b"hset"[..]) {
             return Err(connection.unexpected("COMMAND", "a list without HSET"));
         }
-        Ok(Self(table))
+        // It may be forbidden to ask.
+        let asked = connection.call(&["CONFIG", "GET", "proto-max-bulk-len"]).await;
+        let max_bulk = match asked {
+            Ok(BytesFrame::Array(pair)) => pair.get(1).and_then(text).and_then(|length| {
+                std::str::from_utf8(length).ok().and_then(|length| length.parse().ok())
+            }),
+            Ok(_) | Err(RedisError::Refused { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { entries: table, max_bulk: max_bulk.unwrap_or(MAX_BULK) })
+    }
+
+    /// Most bytes in one argument.
+    pub(super) fn max_bulk(&self) -> usize {
+        self.max_bulk
     }
 
     /// What a request does; `name` is its name in lower case. What the server did not list may be
@@ -60,7 +80,7 @@ impl CommandTable {
         if may_replicate(name, request) {
             return Kind::Write;
         }
-        let Some(entry) = self.0.get(name) else { return Kind::Write };
+        let Some(entry) = self.entries.get(name) else { return Kind::Write };
         if entry.subcommands.is_empty() || request.len() < 2 {
             return entry.kind;
         }
@@ -127,17 +147,17 @@ fn text(frame: &BytesFrame) -> Option<&[u8]> {
 impl CommandTable {
     /// A table of these commands, `container|subcommand` for a subcommand.
     pub(super) fn of(commands: &[(&str, Kind)]) -> Self {
-        let mut table = Self::default();
+        let mut table = HashMap::<Vec<u8>, Entry, RandomState>::default();
         for (name, kind) in commands {
             let (name, subcommand) = name.split_once('|').unwrap_or((name, ""));
-            let entry = table.0.entry(name.into());
+            let entry = table.entry(name.into());
             let entry =
                 entry.or_insert_with(|| Entry { kind: *kind, subcommands: HashMap::default() });
             if !subcommand.is_empty() {
                 entry.subcommands.insert(subcommand.into(), *kind);
             }
         }
-        table
+        Self { entries: table, max_bulk: MAX_BULK }
     }
 }
 

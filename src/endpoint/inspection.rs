@@ -48,7 +48,13 @@ impl Sections {
 }
 
 /// The whole text: what the local Redis said, and ours.
-pub(super) fn info(theirs: &str, sections: &Sections, inspect: &dyn Inspect) -> String {
+/// `version` stands in the place of its own, if given.
+pub(super) fn info(
+    theirs: &str,
+    version: Option<&str>,
+    sections: &Sections,
+    inspect: &dyn Inspect,
+) -> String {
     let mut out = String::with_capacity(theirs.len() + 512);
     let mut replication = false;
     for section in split(theirs) {
@@ -60,7 +66,13 @@ pub(super) fn info(theirs: &str, sections: &Sections, inspect: &dyn Inspect) -> 
             put(&mut out, "Replication", &inspect.replication_section());
         } else {
             for line in section.lines().filter(|line| !line.is_empty()) {
-                out.push_str(unless_saving(line));
+                match version {
+                    Some(version) if line.starts_with("redis_version:") => {
+                        out.push_str("redis_version:");
+                        out.push_str(version);
+                    }
+                    _ => out.push_str(unless_saving(line)),
+                }
                 out.push_str("\r\n");
             }
         }
@@ -125,7 +137,7 @@ mod tests {
     fn puts_ours_in_the_place_of_theirs() {
         let theirs = "# Persistence\r\nrdb_bgsave_in_progress:1\r\n\r\n# Replication\r\n\
              role:slave\r\nx:1\r\n\r\n# CPU\r\nu:1\r\n";
-        let text = info(theirs, &Sections::of(&Request::of(&["INFO"])), &Fixed);
+        let text = info(theirs, Some("6.2.14"), &Sections::of(&Request::of(&["INFO"])), &Fixed);
         assert_eq!(
             text,
             "# Persistence\r\nrdb_bgsave_in_progress:0\r\n\r\n# Replication\r\nrole:master\r\n\
@@ -133,7 +145,7 @@ mod tests {
         );
         let sections = Sections::of(&Request::of(&["info", "Replication"]));
         assert_eq!(sections.ask, None);
-        assert_eq!(info("", &sections, &Fixed), "# Replication\r\nrole:master\r\n");
+        assert_eq!(info("", None, &sections, &Fixed), "# Replication\r\nrole:master\r\n");
     }
 
     #[test]

@@ -86,7 +86,7 @@ async fn session(
         tracing::debug!(%peer, %error, "a client was gone at once");
         return SessionEnd::Closed;
     }
-    Session::new(endpoint, stream, peer).serve(&token).await
+    Session::new(endpoint, stream, peer, token).serve().await
 }
 
 async fn turn_away(mut stream: TcpStream, why: &'static str) {

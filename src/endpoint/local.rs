@@ -1,5 +1,6 @@
 //! What stands behind one client: its connections to the local Redis and their state.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,8 +8,9 @@ use bytes::Bytes;
 use super::Endpoint;
 use super::backend::{Backend, Lost, Outgoing};
 use super::batch::{self, Member};
+use super::flight::{Flight, tell_members};
 use super::replies::Replies;
-use super::transaction::{self, Step, Transaction};
+use super::transaction::Transaction;
 use crate::resp;
 
 /// The connection to the local Redis broke; the client's is to be closed, once it was told.
@@ -17,19 +19,29 @@ pub(super) struct Broken;
 
 /// The client's side of the local Redis.
 pub(super) struct Local {
-    endpoint: Arc<Endpoint>,
+    pub(super) endpoint: Arc<Endpoint>,
     /// Opened when it is first needed.
     pub(super) main: Option<Backend>,
     /// For writes while keys are watched, and the database selected there.
     side: Option<(Backend, u32)>,
-    database: u32,
+    pub(super) database: u32,
     pub(super) resp3: bool,
-    open: Option<Transaction>,
+    pub(super) open: Option<Transaction>,
+    /// What the first connection has not answered yet.
+    pub(super) flights: VecDeque<Flight>,
 }
 
 impl Local {
     pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
-        Self { endpoint, main: None, side: None, database: 0, resp3: false, open: None }
+        Self {
+            endpoint,
+            main: None,
+            side: None,
+            database: 0,
+            resp3: false,
+            open: None,
+            flights: VecDeque::new(),
+        }
     }
 
     /// The connection, opened if it is not; the error is the reply for the client.
@@ -99,75 +111,33 @@ impl Local {
         })
     }
 
-    /// Sends a run of writes and reads in marked batches and answers them.
-    pub(super) async fn run_batch(
+    /// Sends a run of writes through the second connection and answers them; nothing may be under
+    /// way on the first.
+    pub(super) async fn run_on_side(
         &mut self,
         members: &[Member],
-        on_side: bool,
         replies: &mut Replies,
     ) -> Result<(), Broken> {
         let endpoint = Arc::clone(&self.endpoint);
         let mut answers = vec![None; members.len()];
-        let backend = if on_side { self.side().await } else { self.main().await };
-        let backend = match backend {
+        let backend = match self.side().await {
             Ok(backend) => backend,
             Err(error) => {
-                for _ in members {
-                    replies.error(&error);
-                }
+                tell_members(members, &error, replies);
                 return Ok(());
             }
         };
         let marker = (&endpoint.write_off, &endpoint.site);
-        let done = batch::run(backend, marker, members, &mut answers, replies).await;
+        let done = batch::run(backend, marker, (members, None), &mut answers, replies).await;
         let lost = done.err().map(|lost| broken(&lost));
-        for (member, answer) in members.iter().zip(answers) {
+        for answer in answers {
             match (answer, &lost) {
-                (Some(reply), _) => {
-                    if let (Some(number), true) = (member.select, reply == super::replies::OK) {
-                        self.database = number;
-                    }
-                    replies.reply(&reply);
-                }
+                (Some(reply), _) => replies.reply(&reply),
                 (None, Some(error)) => replies.error(error),
                 (None, None) => replies.error(super::replies::NOT_EXECUTED),
             }
         }
         if lost.is_some() { Err(Broken) } else { Ok(()) }
-    }
-
-    /// Sends steps in one go and answers them in order.
-    pub(super) async fn run_steps(
-        &mut self,
-        steps: Vec<Step>,
-        out: Outgoing,
-        replies: &mut Replies,
-    ) -> Result<(), Broken> {
-        let mut count = steps.len();
-        let mut error = self.main().await.err();
-        let mut result = Ok(());
-        if let (None, Some(backend)) = (&error, self.main.as_mut()) {
-            let (open, database) = (&mut self.open, &mut self.database);
-            let talk = async {
-                backend.send(out).await?;
-                for step in steps {
-                    transaction::answer(step, open, database, backend, replies).await?;
-                    count -= 1;
-                }
-                Ok(())
-            };
-            if let Err(lost) = talk.await {
-                error = Some(broken(&lost));
-                result = Err(Broken);
-            } else {
-                return Ok(());
-            }
-        }
-        let error = error.unwrap_or_default();
-        for _ in 0..count {
-            replies.error(&error);
-        }
-        result
     }
 
     /// The second connection, with the same database selected.

@@ -1,20 +1,22 @@
 //! A client that subscribed or monitors: messages come when they come.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::backend::{Backend, Lost, Outgoing, READ_SIZE};
-use super::replies::{OK, ONLY_PUBSUB, Replies};
-use crate::resp::{Request, RequestParser};
+use super::replies::{self, OK, Replies};
+use crate::resp::{self, Request, RequestParser};
 
 /// How it ends.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum PipeEnd {
     /// The client or the local Redis went away, or `QUIT`.
     Closed,
     /// `RESET`: a normal client again.
     Reset,
+    /// It has no subscriptions left and sent this: a normal client again.
+    Normal(Request),
 }
 
 /// The client's end of the pipe.
@@ -23,12 +25,22 @@ pub(super) struct Client<'a> {
     pub(super) input: &'a mut BytesMut,
     pub(super) parser: &'a mut RequestParser,
     pub(super) replies: &'a mut Replies,
+    /// `MONITOR`: it never ends but by `RESET`.
+    pub(super) monitors: bool,
 }
 
-/// Forwards messages until the client leaves. Cancel safe but for a message half written, after
-/// which the connection can only be closed.
-pub(super) async fn run(client: Client<'_>, backend: &mut Backend) -> PipeEnd {
-    match forward(client, backend).await {
+/// A request that a subscriber may not send: it waits until all before it is answered. A PING with
+/// a text of its own, sent behind that, tells by the form of its reply whether the connection is
+/// still a subscriber's.
+struct Waiting {
+    request: Request,
+    fence: String,
+}
+
+/// Sends `first` and forwards messages until the client leaves or is no subscriber any more. Cancel
+/// safe but for a message half written, after which the connection can only be closed.
+pub(super) async fn run(client: Client<'_>, backend: &mut Backend, first: &Request) -> PipeEnd {
+    match forward(client, backend, first).await {
         Ok(end) => end,
         Err(error) => {
             tracing::debug!(%error, "a subscriber's connection ended");
@@ -37,36 +49,44 @@ pub(super) async fn run(client: Client<'_>, backend: &mut Backend) -> PipeEnd {
     }
 }
 
-async fn forward(client: Client<'_>, backend: &mut Backend) -> Result<PipeEnd, Lost> {
-    let Client { stream, input, parser, replies } = client;
+async fn forward(
+    client: Client<'_>,
+    backend: &mut Backend,
+    first: &Request,
+) -> Result<PipeEnd, Lost> {
+    let Client { stream, input, parser, replies, monitors } = client;
+    let mut out = Outgoing::default();
+    out.put_request(first.raw());
+    let mut waiting: Option<Waiting> = None;
     loop {
-        let mut out = Outgoing::default();
-        let mut any = false;
-        let end = loop {
+        let mut end = None;
+        while end.is_none() && waiting.is_none() {
             match parser.parse(input) {
-                Ok(Some(request)) if request.is("QUIT") => {
-                    replies.reply(OK);
-                    break Some(PipeEnd::Closed);
+                Ok(Some(request)) if passes(&request) => out.put_request(request.raw()),
+                Ok(Some(request)) if monitors => end = answer(request, true, replies),
+                Ok(Some(request)) => {
+                    let fence = format!("redis-duplex-{:016x}", rand::random::<u64>());
+                    out.put(Request::of(&["PING", &fence]).raw());
+                    waiting = Some(Waiting { request, fence });
                 }
-                Ok(Some(request)) if request.is("RESET") => break Some(PipeEnd::Reset),
-                Ok(Some(request)) if passes(&request) => {
-                    out.put_request(request.raw());
-                    any = true;
-                }
-                Ok(Some(_)) => replies.error(ONLY_PUBSUB),
-                Ok(None) => break None,
+                Ok(None) => break,
                 Err(error) => {
                     replies.error(&format!("ERR {error}"));
-                    break Some(PipeEnd::Closed);
+                    end = Some(PipeEnd::Closed);
                 }
             }
-        };
-        if any {
-            backend.send(out).await?;
         }
+        backend.send(std::mem::take(&mut out)).await?;
+        let mut goes_on = false;
         // Only whole messages, so that a reply of ours never falls into one.
         while let Some(message) = backend.take()? {
-            replies.push(&message);
+            match waiting.take_if(|waiting| is_fence(&message, &waiting.fence)) {
+                Some(waiting) => {
+                    goes_on = true;
+                    end = answer(waiting.request, message.starts_with(b"*"), replies);
+                }
+                None => replies.push(&message),
+            }
         }
         if !replies.out.is_empty() {
             stream.write_all(&replies.out).await?;
@@ -75,12 +95,49 @@ async fn forward(client: Client<'_>, backend: &mut Backend) -> Result<PipeEnd, L
         if let Some(end) = end {
             return Ok(end);
         }
+        if goes_on {
+            continue;
+        }
         input.reserve(READ_SIZE);
         tokio::select! {
-            read = stream.read_buf(input) => if read? == 0 { return Ok(PipeEnd::Closed) },
+            read = stream.read_buf(input) => {
+                if read? == 0 {
+                    return Ok(PipeEnd::Closed);
+                }
+            }
             read = backend.read() => read?,
         }
     }
+}
+
+/// What becomes of a request that a subscriber may not send.
+fn answer(request: Request, subscribed: bool, replies: &mut Replies) -> Option<PipeEnd> {
+    if request.is("QUIT") {
+        replies.reply(OK);
+        return Some(PipeEnd::Closed);
+    }
+    if request.is("RESET") {
+        return Some(PipeEnd::Reset);
+    }
+    if !subscribed {
+        return Some(PipeEnd::Normal(request));
+    }
+    replies.error(&not_now(&request));
+    None
+}
+
+/// Whether this is the reply to our PING: its text alone, or for a subscriber behind `pong`.
+fn is_fence(message: &Bytes, fence: &str) -> bool {
+    let mut bulk = BytesMut::new();
+    resp::put_bulk(&mut bulk, fence.as_bytes());
+    *message == bulk || (message.starts_with(b"*2\r\n$4\r\npong\r\n") && message.ends_with(&bulk))
+}
+
+/// What Redis says to a subscriber.
+fn not_now(request: &Request) -> String {
+    let name = request.arg(0).to_ascii_lowercase();
+    let name: String = name.iter().take(128).map(|byte| byte.escape_ascii().to_string()).collect();
+    format!("ERR Can't execute '{name}': {}", replies::ONLY_PUBSUB)
 }
 
 fn passes(request: &Request) -> bool {

@@ -32,8 +32,9 @@ pub(super) const NOT_EXECUTED: &str = "ERR the local Redis did not execute the c
 pub(super) const SYNTAX: &str = "ERR syntax error";
 pub(super) const NOT_IN_TRANSACTION: &str =
     "ERR not possible within MULTI on the port of redis-duplex";
-pub(super) const ONLY_PUBSUB: &str = "ERR only (P|S)SUBSCRIBE, (P|S)UNSUBSCRIBE, PING, QUIT and \
-     RESET are possible on this connection now";
+/// In the words of Redis.
+pub(super) const ONLY_PUBSUB: &str = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
+     are allowed in this context";
 
 /// An error as bytes.
 pub(super) fn error(text: &str) -> BytesMut {

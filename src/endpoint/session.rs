@@ -2,13 +2,14 @@
 
 mod answers;
 mod gather;
+mod pump;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{Outgoing, READ_SIZE};
@@ -39,6 +40,7 @@ enum Next {
 }
 
 /// The session.
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of the client of its own")]
 pub(super) struct Session {
     endpoint: Arc<Endpoint>,
     peer: SocketAddr,
@@ -56,6 +58,11 @@ pub(super) struct Session {
     watching: bool,
     /// Whether the connection to the local Redis has subscribed, in RESP3.
     subscribed: bool,
+    /// Whether nothing more is read: the client has closed, or the sidecar stops.
+    ended: bool,
+    /// When what is under way is given up, once the session is to end.
+    deadline: Option<Instant>,
+    token: CancellationToken,
 }
 
 impl Run {
@@ -72,15 +79,22 @@ impl Run {
 }
 
 impl Session {
-    pub(super) fn new(endpoint: Arc<Endpoint>, client: TcpStream, peer: SocketAddr) -> Self {
+    /// A session that ends early, when all that is under way is answered, once `token` is
+    /// cancelled.
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        client: TcpStream,
+        peer: SocketAddr,
+        token: CancellationToken,
+    ) -> Self {
         let role = endpoint.users.at_first();
         Self {
             local: Local::new(Arc::clone(&endpoint)),
+            parser: RequestParser::new(limits(&endpoint, role)),
             endpoint,
             peer,
             client,
             input: BytesMut::with_capacity(READ_SIZE),
-            parser: RequestParser::new(limits(role)),
             replies: Replies::default(),
             role,
             wish: ReplicaWish::new(peer),
@@ -89,67 +103,60 @@ impl Session {
             in_multi: false,
             watching: false,
             subscribed: false,
+            ended: false,
+            deadline: None,
+            token,
         }
     }
 
-    /// Serves the client until it ends. Ends early, between two runs, when `token` is cancelled.
-    pub(super) async fn serve(mut self, token: &CancellationToken) -> SessionEnd {
+    /// Serves the client until it ends.
+    pub(super) async fn serve(mut self) -> SessionEnd {
+        let next = self.go_on().await;
+        // Whatever it was that ended it, the client is to have what was said before.
+        if self.say_farewell().await.is_err() {
+            return SessionEnd::Closed;
+        }
+        match next {
+            Ok(Next::Replica(wish)) => {
+                SessionEnd::Replica { stream: self.client, input: self.input, wish }
+            }
+            Ok(Next::Peer(request)) => {
+                SessionEnd::Peer { stream: self.client, input: self.input, request }
+            }
+            _ => SessionEnd::Closed,
+        }
+    }
+
+    async fn go_on(&mut self) -> Result<Next, Broken> {
         loop {
-            let next = self.take_requests(token).await;
-            let sent = self.client.write_all(&self.replies.out).await;
-            self.replies.out.clear();
-            match next {
-                Ok(Next::Replica(wish)) if sent.is_ok() => {
-                    return SessionEnd::Replica { stream: self.client, input: self.input, wish };
-                }
-                Ok(Next::Peer(request)) if sent.is_ok() => {
-                    return SessionEnd::Peer { stream: self.client, input: self.input, request };
-                }
-                Ok(Next::Go) if sent.is_ok() => {}
-                _ => return SessionEnd::Closed,
+            match self.take_requests().await? {
+                Next::Go => {}
+                end => return Ok(end),
             }
-            tokio::select! {
-                biased;
-                () = token.cancelled() => return SessionEnd::Closed,
-                goes_on = self.wait() => if !goes_on { return SessionEnd::Closed },
+            if self.ended && self.local.is_idle() {
+                return Ok(Next::Close);
             }
-        }
-    }
-
-    /// Waits for the client's requests, or for what the local Redis pushes. Cancel safe.
-    async fn wait(&mut self) -> bool {
-        self.input.reserve(READ_SIZE);
-        let Some(backend) = self.local.main.as_mut() else {
-            return self.client.read_buf(&mut self.input).await.is_ok_and(|length| length > 0);
-        };
-        tokio::select! {
-            read = self.client.read_buf(&mut self.input) => read.is_ok_and(|length| length > 0),
-            read = backend.read() => {
-                let pushes = read.and_then(|()| {
-                    while let Some(push) = backend.take()? {
-                        self.replies.push(&push);
-                    }
-                    Ok(())
-                });
-                pushes.is_ok()
-            }
+            self.pump(usize::MAX).await?;
         }
     }
 
     /// Works through what was read.
-    async fn take_requests(&mut self, token: &CancellationToken) -> Result<Next, Broken> {
+    async fn take_requests(&mut self) -> Result<Next, Broken> {
         loop {
             match self.parser.parse(&mut self.input) {
-                Ok(Some(request)) => match self.take(request, token).await? {
-                    Next::Go => {}
+                Ok(Some(request)) => match self.take(request).await? {
+                    Next::Go => self.wait_for_reader().await?,
                     end => return Ok(end),
                 },
                 Ok(None) => {
-                    self.send_run().await?;
+                    // While a batch is under way the next one grows.
+                    if !self.local.has_batch() {
+                        self.send_run().await?;
+                    }
                     return Ok(Next::Go);
                 }
                 Err(error) => {
-                    self.send_run().await?;
+                    self.finish_run().await?;
                     self.replies.error(&format!("ERR {error}"));
                     return Ok(Next::Close);
                 }
@@ -157,7 +164,13 @@ impl Session {
         }
     }
 
-    async fn take(&mut self, request: Request, token: &CancellationToken) -> Result<Next, Broken> {
+    /// Sends what was gathered and waits until all is answered.
+    async fn finish_run(&mut self) -> Result<(), Broken> {
+        self.send_run().await?;
+        self.settle().await
+    }
+
+    async fn take(&mut self, request: Request) -> Result<Next, Broken> {
         let class = classify(&self.endpoint.table, &request);
         let allowed = access::check(self.role, &class, &request);
         if self.in_multi && !matches!(class, Class::Quit | Class::Reset) {
@@ -166,18 +179,28 @@ impl Session {
             return Ok(Next::Go);
         }
         if let Err(error) = allowed {
-            self.send_run().await?;
+            self.finish_run().await?;
             self.replies.error(&error);
             return Ok(Next::Go);
         }
         match class {
+            // What counts as a local client's goes to the local Redis as it is.
+            Class::Batch { .. } | Class::Flush | Class::Migrate if !self.endpoint.marks => {
+                self.step(Step::Pass(None), request.raw()).await?;
+            }
+            Class::Instead(words) if !self.endpoint.marks => {
+                self.step(Step::Pass(None), Request::of(&words).raw()).await?;
+            }
+            Class::Blocking if !self.endpoint.marks => {
+                self.step(Step::Block, request.raw()).await?;
+            }
             Class::Batch { writes } => self.member(request, writes, None).await?,
             Class::Instead(words) => self.member(Request::of(&words), true, None).await?,
             Class::Flush if self.endpoint.flush == Flush::Forward => {
                 self.member(request, true, None).await?;
             }
             // It has to reach the first connection, where the client's reads go.
-            Class::Select(number) if self.writes_apart() => {
+            Class::Select(number) if self.writes_apart() || !self.endpoint.marks => {
                 self.step(Step::Pass(number), request.raw()).await?;
             }
             Class::Select(number) => self.member(request, false, number).await?,
@@ -192,14 +215,17 @@ impl Session {
             Class::Administration => self.step(Step::Pass(None), request.raw()).await?,
             Class::Multi => self.begin().await?,
             class => {
-                self.send_run().await?;
-                return self.answer(class, request, token).await;
+                self.finish_run().await?;
+                return self.answer(class, request).await;
             }
         }
         Ok(Next::Go)
     }
 }
 
-fn limits(role: Option<Role>) -> Limits {
-    if role.is_some() { Limits::CLIENT } else { Limits::STRANGER }
+fn limits(endpoint: &Endpoint, role: Option<Role>) -> Limits {
+    if role.is_none() {
+        return Limits::STRANGER;
+    }
+    Limits { max_bulk: endpoint.table.max_bulk(), ..Limits::CLIENT }
 }

@@ -13,12 +13,12 @@ pub(super) struct OpenTag {
 }
 
 impl OpenTag {
-    /// A new tag and the bytes of `MULTI` and of its mark. Waits while too many tags are out.
+    /// A new tag and the bytes of its mark. Waits while too many tags are out.
     pub(super) async fn issue(set: &Arc<WriteOffSet>, site: &SiteName) -> (Self, Vec<u8>) {
         let tag = set.issue(Origin::Endpoint).await;
-        let mut head = b"*1\r\n$5\r\nMULTI\r\n".to_vec();
-        Mark { site: site.clone(), tag, checkpoint: None }.put(&mut head);
-        (Self { set: Arc::clone(set), tag: Some(tag) }, head)
+        let mut mark = Vec::with_capacity(128);
+        Mark { site: site.clone(), tag, checkpoint: None }.put(&mut mark);
+        (Self { set: Arc::clone(set), tag: Some(tag) }, mark)
     }
 
     /// The batch was done: its mark is on its way.

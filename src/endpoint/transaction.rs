@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::backend::{Backend, Lost};
+use super::backend::Lost;
 use super::replies::{self, Replies};
 use super::tag::OpenTag;
 use crate::resp;
@@ -29,8 +29,12 @@ pub(super) enum Item {
 pub(super) enum Step {
     /// Outside of a transaction; a `SELECT` names its database.
     Pass(Option<u32>),
-    /// `MULTI` and the mark.
-    Begin(OpenTag),
+    /// Outside of a transaction; it may take for ever.
+    Block,
+    /// `MULTI`, and the tag of the mark that follows it, if one does.
+    Begin(Option<OpenTag>),
+    /// The mark: its reply is nobody's.
+    Mark,
     /// Within a transaction.
     Queue(Item),
     /// [`SPOILER`], and the error for the client.
@@ -42,66 +46,73 @@ pub(super) enum Step {
 /// The transaction that is open at the local Redis.
 #[derive(Debug)]
 pub(super) struct Transaction {
-    tag: OpenTag,
+    tag: Option<OpenTag>,
     items: Vec<Item>,
 }
 
-/// Waits for the reply to a step and answers the client. `database` is the one in force.
-pub(super) async fn answer(
+/// Answers the client by the reply to a step. `database` is the one in force.
+pub(super) fn answer(
     step: Step,
+    reply: &Bytes,
     open: &mut Option<Transaction>,
     database: &mut u32,
-    backend: &mut Backend,
     replies: &mut Replies,
 ) -> Result<(), Lost> {
-    let reply = backend.reply(replies).await?;
     match step {
         Step::Pass(select) => {
             if let (Some(number), true) = (select, reply == replies::OK) {
                 *database = number;
             }
-            replies.reply(&reply);
+            replies.reply(reply);
         }
+        Step::Block => replies.reply(reply),
         Step::Begin(tag) => {
-            let _mark = backend.reply(replies).await?;
             if reply == replies::OK {
                 *open = Some(Transaction { tag, items: Vec::new() });
             }
-            replies.reply(&reply);
+            replies.reply(reply);
         }
+        Step::Mark => {}
         Step::Queue(item) => {
             if let (Some(transaction), true) = (open.as_mut(), reply == replies::QUEUED) {
                 transaction.items.push(item);
             }
-            replies.reply(&reply);
+            replies.reply(reply);
         }
         Step::Spoil(error) => replies.error(&error),
         Step::Discard => {
             *open = None;
-            replies.reply(&reply);
+            replies.reply(reply);
         }
         Step::Exec => match open.take() {
             Some(transaction) if reply.starts_with(b"*") && !reply.starts_with(b"*-") => {
-                let (whole, selected) = without_mark(&reply, &transaction.items)?;
-                transaction.tag.done();
+                let marks = usize::from(transaction.tag.is_some());
+                let (whole, selected) = without_mark(reply, marks, &transaction.items)?;
+                if let Some(tag) = transaction.tag {
+                    tag.done();
+                }
                 *database = selected.unwrap_or(*database);
                 replies.reply(&whole);
             }
             // Refused, or a watched key was touched: the tag goes with the transaction.
-            _ => replies.reply(&reply),
+            _ => replies.reply(reply),
         },
     }
     Ok(())
 }
 
-/// EXEC's array without the item of the mark and with our own replies in it; and the database
+/// EXEC's array without the items of marks and with our own replies in it; and the database
 /// that is selected after it, if one was.
-fn without_mark(reply: &Bytes, items: &[Item]) -> Result<(BytesMut, Option<u32>), Lost> {
+fn without_mark(
+    reply: &Bytes,
+    marks: usize,
+    items: &[Item],
+) -> Result<(BytesMut, Option<u32>), Lost> {
     let mut out = BytesMut::with_capacity(reply.len());
     resp::put_array(&mut out, items.len());
     let mut selected = None;
     let mut count = 0;
-    for (got, item) in resp::elements(reply).skip(1).zip(items) {
+    for (got, item) in resp::elements(reply).skip(marks).zip(items) {
         count += 1;
         match item {
             Item::Ours(ours) => out.extend_from_slice(ours),
@@ -128,11 +139,11 @@ mod tests {
     fn the_client_sees_only_its_own() {
         let reply = Bytes::from_static(b"*4\r\n:1\r\n+OK\r\n$0\r\n\r\n-ERR x\r\n");
         let items = [Item::Select(3), Item::Ours(b":1\r\n"), Item::Theirs];
-        let (out, selected) = without_mark(&reply, &items).unwrap();
+        let (out, selected) = without_mark(&reply, 1, &items).unwrap();
         assert_eq!(&out[..], b"*3\r\n+OK\r\n:1\r\n-ERR x\r\n");
         assert_eq!(selected, Some(3));
-        assert!(without_mark(&Bytes::from_static(b"*1\r\n:1\r\n"), &items).is_err());
-        let (empty, _) = without_mark(&Bytes::from_static(b"*1\r\n:0\r\n"), &[]).unwrap();
+        assert!(without_mark(&Bytes::from_static(b"*1\r\n:1\r\n"), 1, &items).is_err());
+        let (empty, _) = without_mark(&Bytes::from_static(b"*1\r\n:0\r\n"), 1, &[]).unwrap();
         assert_eq!(&empty[..], b"*0\r\n");
     }
 }

@@ -7,20 +7,27 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::snapshot::{Snapshot, SnapshotError};
+use super::snapshot::SnapshotError;
+use super::spool::{Progress, Spool};
 use super::{Entered, Feed};
 use crate::endpoint::ReplicaWish;
 use crate::journal::{FollowerReader, NotInJournal};
 use crate::position::{Database, FollowerOffset};
-use crate::redis::SnapshotPart;
 use crate::resp::{self, Limits, RequestParser};
 
 /// How often a follower gets a line feed while its snapshot is prepared, as from Redis.
 const KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// How much of a snapshot is read from disk at a time.
+const CHUNK: usize = 256 * 1024;
+/// What is said when the local Redis stays away, in the words of a replica that has no master.
+const NO_SNAPSHOT: &[u8] =
+    b"-NOMASTERLINK redis-duplex can't get a snapshot of its local Redis now\r\n";
 
 /// Why serving a follower ended.
 #[derive(Debug, thiserror::Error)]
@@ -126,19 +133,29 @@ impl Session<'_> {
     /// A snapshot, then a reader of what follows it.
     async fn full(&mut self) -> Result<FollowerReader, FollowerEnd> {
         let feed = self.feed;
-        let mut snapshot = Snapshot::begin(&feed.target, self.wish.eof).await?;
-        snapshot.caught_up(&feed.journal).await?;
-        let (from, database) = feed.journal.follower_at(snapshot.at.offset).await?;
+        let spool = match feed.snapshots.get(&feed.journal).await {
+            Ok(spool) => spool,
+            Err(error) => {
+                // Replicas know this word: they ask again later.
+                if !self.wish.sync {
+                    self.writer.write_all(NO_SNAPSHOT).await?;
+                }
+                return Err(error.into());
+            }
+        };
+        let (from, missing) = feed.journal.follower_at(spool.at.offset).await?;
         // Opened before the snapshot is sent, so that its bytes are known to be there now.
         let reader = feed.journal.follow_from(from)?;
-        let select = select(database);
+        // Only where the snapshot was cut before we asked for it: Redis may hand out one that it
+        // had begun for another replica.
+        let select = missing.map(select).unwrap_or_default();
         if !self.wish.sync {
             let id = feed.journal.status().follower_id;
             let offset = from.0 - select.len() as u64;
             let line = format!("+FULLRESYNC {id} {offset}\r\n");
             self.writer.write_all(line.as_bytes()).await?;
         }
-        let marked = self.send_snapshot(&mut snapshot).await?;
+        let marked = self.send_snapshot(&spool).await?;
         if self.wish.snapshot_only {
             return Err(FollowerEnd::Done);
         }
@@ -153,37 +170,59 @@ impl Session<'_> {
         Ok(reader)
     }
 
-    /// Passes the snapshot on, framed as it comes. Whether it ended by a mark.
-    async fn send_snapshot(&mut self, snapshot: &mut Snapshot) -> Result<bool, FollowerEnd> {
-        let mut ticks = interval(KEEPALIVE);
-        let mut mark = None;
-        let mut begun = false;
+    /// Sends the snapshot, framed by a length if it is known or if the follower can't read a mark.
+    /// Whether it ended by a mark.
+    async fn send_snapshot(&mut self, spool: &Spool) -> Result<bool, FollowerEnd> {
+        let mut progress = spool.watch();
+        let mark = self.send_head(&mut progress).await?;
+        let mut sent = 0;
         loop {
-            let part = tokio::select! {
-                part = snapshot.next() => part?,
-                _ = ticks.tick(), if !begun => {
-                    self.writer.write_all(b"\n").await?;
+            let now = progress.borrow_and_update().clone();
+            while sent < now.written {
+                let length = usize::try_from(now.written - sent).unwrap_or(CHUNK).min(CHUNK);
+                let bytes = spool.read(sent, length).await?;
+                self.writer.write_all(&bytes).await?;
+                sent += length as u64;
+            }
+            match now.end {
+                Some(Ok(())) => break,
+                Some(Err(why)) => return Err(SnapshotError::BrokeOff(why).into()),
+                None => changed(&mut progress).await?,
+            }
+        }
+        if let Some(mark) = &mark {
+            self.writer.write_all(mark).await?;
+        }
+        Ok(mark.is_some())
+    }
+
+    /// Sends the line before the snapshot, when there is something to say; the mark, if there is
+    /// one.
+    async fn send_head(
+        &mut self,
+        progress: &mut watch::Receiver<Progress>,
+    ) -> Result<Option<Bytes>, FollowerEnd> {
+        let mut ticks = interval(KEEPALIVE);
+        loop {
+            let now = progress.borrow_and_update().clone();
+            let length = match (now.end, now.head) {
+                (Some(Ok(())), _) => now.written,
+                (Some(Err(why)), _) => return Err(SnapshotError::BrokeOff(why).into()),
+                (None, Some(Ok(length))) => length,
+                (None, Some(Err(mark))) if self.wish.eof => {
+                    self.writer.write_all(&[b"$EOF:", &mark[..], b"\r\n"].concat()).await?;
+                    return Ok(Some(mark));
+                }
+                (None, _) => {
+                    tokio::select! {
+                        changed = changed(progress) => changed?,
+                        _ = ticks.tick() => self.writer.write_all(b"\n").await?,
+                    }
                     continue;
                 }
             };
-            match part {
-                SnapshotPart::Head(Ok(length)) => {
-                    begun = true;
-                    self.writer.write_all(format!("${length}\r\n").as_bytes()).await?;
-                }
-                SnapshotPart::Head(Err(end)) => {
-                    begun = true;
-                    self.writer.write_all(&[b"$EOF:", &end[..], b"\r\n"].concat()).await?;
-                    mark = Some(end);
-                }
-                SnapshotPart::Bytes(bytes) => self.writer.write_all(&bytes).await?,
-                SnapshotPart::End => {
-                    if let Some(mark) = &mark {
-                        self.writer.write_all(mark).await?;
-                    }
-                    return Ok(mark.is_some());
-                }
-            }
+            self.writer.write_all(format!("${length}\r\n").as_bytes()).await?;
+            return Ok(None);
         }
     }
 
@@ -201,6 +240,11 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+async fn changed(progress: &mut watch::Receiver<Progress>) -> Result<(), FollowerEnd> {
+    let ended = |_| SnapshotError::BrokeOff("nobody reads it any more".to_owned());
+    Ok(progress.changed().await.map_err(ended)?)
 }
 
 fn select(database: Database) -> Bytes {

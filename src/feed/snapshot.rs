@@ -35,6 +35,10 @@ pub(super) enum SnapshotError {
     Redis(#[from] RedisError),
     #[error("the local Redis sent its stream where a snapshot was asked for")]
     NoSnapshot,
+    #[error("no file for the snapshot of followers: {0}")]
+    File(#[from] std::io::Error),
+    #[error("the snapshot broke off: {0}")]
+    BrokeOff(String),
     #[error("the source did not catch up with the snapshot at {0}; it stands at {1}")]
     NotCaughtUp(Position, Position),
 }

@@ -188,9 +188,14 @@ impl BlockBuilder {
         *self = Self::new(None);
     }
 
+    /// The next unit names its database, whatever followers know.
+    pub fn name_database(&mut self) {
+        self.follower_database = None;
+    }
+
     fn select(&mut self, database: Database) -> usize {
         if self.follower_database != Some(database) {
-            resp::put_command(&mut self.payload, &["SELECT", &database.to_string()]);
+            self.payload.extend_from_slice(&select(database));
             self.follower_database = Some(database);
         }
         self.payload.len()
@@ -210,6 +215,13 @@ impl BlockBuilder {
             state: std::mem::take(&mut self.state),
         });
     }
+}
+
+/// The SELECT that stands before a unit.
+pub(super) fn select(database: Database) -> Bytes {
+    let mut out = BytesMut::new();
+    resp::put_command(&mut out, &["SELECT", &database.to_string()]);
+    out.freeze()
 }
 
 #[derive(Clone, Copy)]

@@ -268,18 +268,24 @@ async fn a_follower_begins_at_the_unit_behind_its_snapshot() {
         let between = stage.journal().head();
         let second = stage.append(200).await.unwrap();
         let journal = stage.journal();
-        let select = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n".len() as u64;
-        let (from, database) = journal.follower_at(start.position.offset).await.unwrap();
-        assert_eq!((from.0, database), (start.follower.0 + select, Database(0)));
-        assert_eq!(bytes(journal, from).await.unwrap(), [first, second.clone()].concat());
+        let select = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n";
+        let (from, missing) = journal.follower_at(start.position.offset).await.unwrap();
+        assert_eq!((from, missing), (start.follower, None), "the first unit has a SELECT");
+        let all = [&select[..], &first, &second].concat();
+        assert_eq!(bytes(journal, from).await.unwrap(), all);
         // Within a unit there is no snapshot, but echoes may end there.
         let within = Offset(between.position.offset.0 + 3);
         for offset in [between.position.offset, within] {
-            let (from, _) = journal.follower_at(offset).await.unwrap();
+            let (from, missing) = journal.follower_at(offset).await.unwrap();
+            assert_eq!(missing, Some(Database(0)));
             assert_eq!(bytes(journal, from).await.unwrap(), second);
         }
-        let (from, _) = journal.follower_at(journal.head().position.offset).await.unwrap();
-        assert_eq!(from, journal.head().follower);
+        let end = journal.head();
+        let found = journal.follower_at(end.position.offset).await.unwrap();
+        assert_eq!(found, (end.follower, Some(Database(0))));
+        journal.expect_snapshot().cut(end.position.offset);
+        let found = journal.follower_at(end.position.offset).await.unwrap();
+        assert_eq!(found, (end.follower, None), "the next unit will have one");
         assert!(journal.follower_at(Offset(1)).await.is_err());
     }
 }

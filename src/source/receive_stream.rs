@@ -42,6 +42,8 @@ pub(crate) struct StreamReceiver<'k> {
     scanned: Position,
     /// The last place between two units, and the database in force there.
     boundary: (Offset, Database),
+    /// Where the last local unit ends.
+    last_unit: Offset,
     /// Up to where the stream is in the journal, and the database in force there.
     journaled: (Offset, Database),
 }
@@ -61,6 +63,7 @@ impl<'k> StreamReceiver<'k> {
             read: None,
             scanned: position,
             boundary: (position.offset, database),
+            last_unit: position.offset,
             journaled: (position.offset, database),
         }
     }
@@ -120,14 +123,21 @@ impl<'k> StreamReceiver<'k> {
                 peer.conflicts.enter(self.keys, self.filter.database(), command, end, time);
             }
         }
+        if matches!(verdict, Verdict::Unit(_) | Verdict::Begin(_)) {
+            self.name_database_if_wanted(to);
+        }
         match verdict {
             Verdict::Skip => {}
             Verdict::Unit(words) => {
                 self.builder.unit(database, words.bytes(raw), end, &self.seen);
+                self.last_unit = end;
             }
             Verdict::Begin(words) => self.builder.begin(database, words.bytes(raw)),
             Verdict::More(words) => self.builder.more(words.bytes(raw)),
-            Verdict::End => self.builder.end(self.filter.database(), end, &self.seen),
+            Verdict::End => {
+                self.builder.end(self.filter.database(), end, &self.seen);
+                self.last_unit = end;
+            }
             Verdict::Echo(mark) => self.take_echo(&mark, to),
         }
         if self.filter.is_between_units() {
@@ -197,7 +207,16 @@ impl<'k> StreamReceiver<'k> {
             peer.conflicts.enter_unit(self.keys, place, end, time, true);
         }
         peer.conflicts.repaired(&read.keys, commands.len());
+        self.name_database_if_wanted(to);
         self.builder.state(&commands, (first.database, last.database), end, &self.seen);
+        self.last_unit = end;
+    }
+
+    /// The first unit behind a follower's snapshot begins with a SELECT.
+    fn name_database_if_wanted(&mut self, to: &Source) {
+        if to.journal.wants_select(self.last_unit) {
+            self.builder.name_database();
+        }
     }
 
     /// While a transaction is open its bytes wait in the builder, and with them what came before.

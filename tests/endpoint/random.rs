@@ -63,7 +63,7 @@ const COMMANDS: [&str; 56] = [
     "SELECT N",
     "SELECT 99",
     "OBJECT FREQ K",
-    "WAIT 0 0",
+    "CLIENT GETNAME",
     "XLEN K",
 ];
 
@@ -108,7 +108,16 @@ impl Maker {
     }
 }
 
-fn compare(seed: u64, resp3: bool, batch: &str) {
+/// Commands altogether, and most of them under way at once.
+#[derive(Clone, Copy)]
+struct Size {
+    commands: usize,
+    deep: usize,
+}
+
+const SMALL: Size = Size { commands: 2500, deep: 40 };
+
+fn compare(seed: u64, resp3: bool, batch: &str, size: Size) {
     let port = Port::start(batch);
     let plain = Server::start();
     let mut stream = Stream::attach(&port.server);
@@ -119,17 +128,28 @@ fn compare(seed: u64, resp3: bool, batch: &str) {
         assert!(straight.say("HELLO 3").starts_with("%7"));
     }
     let mut maker = Maker { random: StdRng::seed_from_u64(seed), in_multi: false };
-    for _ in 0..120 {
+    let mut made = 0;
+    while made < size.commands {
         let lines: Vec<String> =
-            (0..maker.random.random_range(1..40)).map(|_| maker.next()).collect();
+            (0..maker.random.random_range(1..=size.deep)).map(|_| maker.next()).collect();
+        made += lines.len();
         let bytes: Vec<u8> = lines.iter().flat_map(|line| command(line)).collect();
-        let cut = maker.random.random_range(0..=bytes.len());
-        through.write(&bytes[..cut]);
-        through.write(&bytes[cut..]);
+        let mut cuts: Vec<usize> =
+            (0..3).map(|_| maker.random.random_range(0..=bytes.len())).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        for part in cuts.windows(2) {
+            through.write(&bytes[part[0]..part[1]]);
+        }
         straight.write(&bytes);
         for (at, line) in lines.iter().enumerate() {
-            let (got, expected) = (through.text(), straight.text());
-            assert_eq!(got, expected, "seed {seed}, {line} after {:?}", &lines[..at]);
+            let (got, expected) = (through.reply(), straight.reply());
+            let before = &lines[at.saturating_sub(200)..at];
+            assert_eq!(
+                got.escape_ascii().to_string(),
+                expected.escape_ascii().to_string(),
+                "seed {seed}, {line} after {before:?}"
+            );
         }
     }
     if maker.in_multi {
@@ -153,12 +173,19 @@ fn compare(seed: u64, resp3: bool, batch: &str) {
 #[test]
 fn replies_and_data_are_those_of_a_plain_redis() {
     for seed in 0..3 {
-        compare(seed, false, "");
+        compare(seed, false, "", SMALL);
     }
 }
 
 #[test]
+fn ten_thousand_under_way() {
+    compare(200, false, "", Size { commands: 10_000, deep: 5000 });
+    compare(201, false, "[apply]\nbatch_commands = 7\n", Size { commands: 10_000, deep: 10_000 });
+}
+
+#[test]
 fn likewise_in_resp3_and_in_small_batches() {
-    compare(100, true, "");
-    compare(101, false, "[apply]\nbatch_commands = 3\nbatch_bytes = \"100B\"\n");
+    compare(100, true, "", SMALL);
+    compare(101, false, "[apply]\nbatch_commands = 3\nbatch_bytes = \"100B\"\n", SMALL);
+    compare(102, true, "[apply]\nbatch_commands = 1\n", Size { commands: 2500, deep: 1000 });
 }

@@ -202,6 +202,84 @@ fn subscribers_get_messages_and_can_reset() {
     assert_eq!(local_units(&port, &mut stream), Vec::<String>::new());
 }
 
+/// A subscriber without subscriptions is a client like any other, at once and in order.
+#[test]
+fn a_subscriber_that_unsubscribes_goes_on() {
+    let port = Port::start("");
+    let mut stream = Stream::attach(&port.server);
+    let mut plain = port.server.client();
+    let lines = [
+        "SUBSCRIBE c d",
+        "GET a",
+        "PSUBSCRIBE p*",
+        "PING hello",
+        "UNSUBSCRIBE c",
+        "INCR a",
+        "PUNSUBSCRIBE",
+        "UNSUBSCRIBE",
+        "GET a",
+        "SUBSCRIBE e",
+        "PING",
+        "UNSUBSCRIBE e",
+        "PING",
+        "UNSUBSCRIBE",
+    ];
+    let mut client = port.client();
+    let bytes = lines.map(command).concat();
+    client.write(&bytes);
+    plain.write(&bytes);
+    for line in lines.iter().chain(["and more"; 1].iter()) {
+        assert_eq!(client.text(), plain.text(), "{line}");
+    }
+    assert_eq!(client.say("INCR a"), ":1");
+    assert_eq!(client.say("SUBSCRIBE c"), "*3 $9 subscribe $1 c :1");
+    client.write(&["UNSUBSCRIBE", "INCR a", "SUBSCRIBE c"].map(command).concat());
+    assert_eq!(client.text(), "*3 $11 unsubscribe $1 c :0");
+    assert_eq!(client.text(), ":2");
+    assert_eq!(client.text(), "*3 $9 subscribe $1 c :1");
+    assert_eq!(client.say("QUIT"), "+OK");
+    assert_eq!(local_units(&port, &mut stream), Vec::<String>::new());
+}
+
+/// A batch that is refused in the middle of others: what was sent behind it must not be done first.
+#[test]
+fn a_later_batch_never_overtakes() {
+    let port = Port::start("[apply]\nbatch_commands = 5\n");
+    let mut client = port.client();
+    for round in 0..50 {
+        let mut all = Vec::new();
+        for n in 0..100 {
+            all.extend(command(&format!("SET k {n}")));
+            all.extend(command(&format!("RPUSH list:{round} {n}")));
+            if (n + round) % 7 == 0 {
+                all.extend(command("NOSUCH x"));
+                all.extend(command("SET k"));
+            }
+        }
+        all.extend(command("ECHO end"));
+        client.write(&all);
+        while client.text() != "$3 end" {}
+        assert_eq!(client.say("GET k"), "$2 99");
+        let list = client.say(&format!("LRANGE list:{round} 0 -1"));
+        let items: Vec<&str> = list.split(' ').skip(2).step_by(2).collect();
+        let expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        assert_eq!(items, expected);
+    }
+}
+
+/// A client that is gone is not waited for, and one that only shut its side down is answered.
+#[test]
+fn half_closed_clients_are_answered() {
+    let port = Port::start("");
+    let mut client = port.client();
+    let all = ["SET a 1", "INCR a", "MULTI", "INCR a", "EXEC", "GET a"].map(command).concat();
+    client.write(&all);
+    client.finish();
+    let replies: Vec<String> = (0..6).map(|_| client.text()).collect();
+    assert_eq!(replies, ["+OK", ":2", "+OK", "+QUEUED", "*1 :3", "$1 3"]);
+    assert_eq!(client.text(), "", "and then it is closed");
+}
+
 #[test]
 fn client_reply_is_honoured() {
     let port = Port::start("");

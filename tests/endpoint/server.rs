@@ -149,6 +149,11 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Nothing more will be sent.
+    pub fn finish(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// The next reply; empty when the connection is closed.
     pub fn reply(&mut self) -> Vec<u8> {
         loop {

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio_util::sync::CancellationToken;
 
 use super::{Next, Session, limits};
 use crate::config::Flush;
-use crate::endpoint::backend::Outgoing;
-use crate::endpoint::classify::Class;
+use crate::endpoint::classify::{Class, classify};
 use crate::endpoint::inspection::{self, Sections};
 use crate::endpoint::local::{Broken, Local};
 use crate::endpoint::pipe::{self, PipeEnd};
@@ -17,20 +15,16 @@ use crate::resp::{self, Request};
 
 impl Session {
     /// What we answer, and what needs the connection for itself. The run before it is done.
-    pub(super) async fn answer(
-        &mut self,
-        class: Class,
-        request: Request,
-        token: &CancellationToken,
-    ) -> Result<Next, Broken> {
+    pub(super) async fn answer(&mut self, class: Class, request: Request) -> Result<Next, Broken> {
         match class {
             Class::Checkpoint(reply) => self.replies.reply(reply),
             Class::Flush if self.endpoint.flush == Flush::Drop => self.replies.reply(replies::OK),
             Class::Flush => self.replies.error(replies::FLUSH_STOPPED),
             Class::Blocking => self.replies.error(replies::NO_BLOCKING),
             Class::Refused(why) => self.replies.error(why),
-            Class::Subscribe if !self.local.resp3 => return self.pipe(&request, token).await,
-            Class::Monitor => return self.pipe(&request, token).await,
+            Class::Migrate => self.replies.error(replies::NO_MIGRATE),
+            Class::Subscribe if !self.local.resp3 => return self.pipe(request).await,
+            Class::Monitor => return self.pipe(request).await,
             Class::Subscribe | Class::Unsubscribe => {
                 self.subscribed |= class == Class::Subscribe;
                 self.local.fenced(request.raw(), &mut self.replies).await?;
@@ -79,7 +73,7 @@ impl Session {
         match self.endpoint.users.authenticate(&words) {
             Ok(role) => {
                 self.role = Some(role);
-                self.parser.set_limits(limits(self.role));
+                self.parser.set_limits(limits(&self.endpoint, self.role));
                 Ok(())
             }
             Err(error) => {
@@ -111,7 +105,7 @@ impl Session {
                 break;
             }
         }
-        self.parser.set_limits(limits(self.role));
+        self.parser.set_limits(limits(&self.endpoint, self.role));
         let stranger = self.role.is_none().then(|| replies::NO_AUTH.to_owned());
         if let Some(error) = error.or(stranger) {
             self.replies.error(&error);
@@ -134,7 +128,7 @@ impl Session {
     fn reset(&mut self) {
         self.local = Local::new(Arc::clone(&self.endpoint));
         self.role = self.endpoint.users.at_first();
-        self.parser.set_limits(limits(self.role));
+        self.parser.set_limits(limits(&self.endpoint, self.role));
         self.in_multi = false;
         self.watching = false;
         self.subscribed = false;
@@ -161,7 +155,12 @@ impl Session {
                 Err(_) => {}
             }
         }
-        let text = inspection::info(&theirs, &sections, &*self.endpoint.inspect);
+        let text = inspection::info(
+            &theirs,
+            self.endpoint.redis_version.as_deref(),
+            &sections,
+            &*self.endpoint.inspect,
+        );
         self.replies.text(&text, self.local.resp3);
         Ok(())
     }
@@ -176,33 +175,41 @@ impl Session {
         }
     }
 
-    /// The connection is a subscriber's from here on.
-    async fn pipe(&mut self, request: &Request, token: &CancellationToken) -> Result<Next, Broken> {
-        let backend = match self.local.main().await {
-            Ok(backend) => backend,
-            Err(error) => {
-                self.replies.error(&error);
-                return Ok(Next::Go);
-            }
-        };
-        let mut out = Outgoing::default();
-        out.put_request(request.raw());
-        backend.send(out).await.map_err(|_| Broken)?;
-        let client = pipe::Client {
-            stream: &mut self.client,
-            input: &mut self.input,
-            parser: &mut self.parser,
-            replies: &mut self.replies,
-        };
-        let end = tokio::select! {
-            end = pipe::run(client, backend) => end,
-            () = token.cancelled() => PipeEnd::Closed,
-        };
-        match end {
-            PipeEnd::Closed => Ok(Next::Close),
-            PipeEnd::Reset => {
-                self.reset();
-                Ok(Next::Go)
+    /// The connection is a subscriber's until it has unsubscribed from everything.
+    async fn pipe(&mut self, request: Request) -> Result<Next, Broken> {
+        let mut request = request;
+        loop {
+            let backend = match self.local.main().await {
+                Ok(backend) => backend,
+                Err(error) => {
+                    self.replies.error(&error);
+                    return Ok(Next::Go);
+                }
+            };
+            let client = pipe::Client {
+                stream: &mut self.client,
+                input: &mut self.input,
+                parser: &mut self.parser,
+                replies: &mut self.replies,
+                monitors: request.is("MONITOR"),
+            };
+            let end = tokio::select! {
+                end = pipe::run(client, backend, &request) => end,
+                () = self.token.cancelled() => PipeEnd::Closed,
+            };
+            match end {
+                PipeEnd::Closed => return Ok(Next::Close),
+                PipeEnd::Reset => {
+                    self.reset();
+                    return Ok(Next::Go);
+                }
+                PipeEnd::Normal(next) => {
+                    let class = classify(&self.endpoint.table, &next);
+                    if !matches!(class, Class::Subscribe | Class::Monitor) {
+                        return Box::pin(self.take(next)).await;
+                    }
+                    request = next;
+                }
             }
         }
     }

@@ -4,12 +4,12 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
 
+use super::pump::READ_AHEAD;
 use super::{Run, Session};
 use crate::config::Flush;
-use crate::endpoint::backend::READ_SIZE;
-use crate::endpoint::batch::Member;
+use crate::endpoint::backend::Outgoing;
+use crate::endpoint::batch::{MULTI, Member};
 use crate::endpoint::classify::Class;
 use crate::endpoint::local::Broken;
 use crate::endpoint::replies;
@@ -62,11 +62,15 @@ impl Session {
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), Broken> {
-        let endpoint = Arc::clone(&self.endpoint);
-        let (tag, head) = OpenTag::issue(&endpoint.write_off, &endpoint.site).await;
-        self.step(Step::Begin(tag), &head.into()).await?;
         self.in_multi = true;
-        Ok(())
+        let multi = Bytes::from_static(MULTI);
+        if !self.endpoint.marks {
+            return self.step(Step::Begin(None), &multi).await;
+        }
+        let endpoint = Arc::clone(&self.endpoint);
+        let (tag, mark) = OpenTag::issue(&endpoint.write_off, &endpoint.site).await;
+        self.step(Step::Begin(Some(tag)), &multi).await?;
+        self.step(Step::Mark, &mark.into()).await
     }
 
     pub(super) async fn within_multi(
@@ -90,6 +94,10 @@ impl Session {
                 (Step::Queue(Item::Theirs), Request::of(&words).raw().clone())
             }
             Ok(Class::Checkpoint(reply)) => ours(reply),
+            Ok(Class::Flush | Class::Migrate) if !self.endpoint.marks => {
+                (Step::Queue(Item::Theirs), theirs.clone())
+            }
+            Ok(Class::Migrate) => refused(replies::NO_MIGRATE),
             Ok(Class::Flush) => match self.endpoint.flush {
                 Flush::Forward => (Step::Queue(Item::Theirs), theirs.clone()),
                 Flush::Drop => ours(replies::OK),
@@ -124,24 +132,53 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what was gathered and takes the replies.
+    /// Sends what was gathered, as soon as it may be sent. What comes back is taken later.
     pub(super) async fn send_run(&mut self) -> Result<(), Broken> {
         let run = mem::replace(&mut self.run, Run::empty());
-        self.run_bytes = 0;
+        // Of large arguments only one batch is held.
+        let large = mem::take(&mut self.run_bytes) > self.endpoint.batch_bytes;
         if run.len() == 0 {
             return Ok(());
         }
-        match run {
-            Run::Batch { members, on_side } => {
-                self.local.run_batch(&members, on_side, &mut self.replies).await?;
+        let sent = match run {
+            Run::Batch { members, on_side: true } => {
+                self.settle().await?;
+                return self.local.run_on_side(&members, &mut self.replies).await;
+            }
+            // Only writes need a mark.
+            Run::Batch { members, .. } if !members.iter().any(|member| member.writes) => {
+                let mut out = Outgoing::default();
+                for member in &members {
+                    out.put_request(member.request.raw());
+                }
+                let steps = members.iter().map(|member| Step::Pass(member.select)).collect();
+                self.room_for_steps().await?;
+                self.local.send_steps(steps, out, &mut self.replies).await
+            }
+            Run::Batch { members, .. } => {
+                while self.local.has_two_batches()
+                    || self.local.is_full()
+                    || (large && self.local.has_batch())
+                {
+                    self.pump(READ_AHEAD).await?;
+                }
+                self.local.send_batch(members, &mut self.replies).await
             }
             Run::Steps { steps, out } => {
-                self.local.run_steps(steps, out, &mut self.replies).await?;
+                self.room_for_steps().await?;
+                self.local.send_steps(steps, out, &mut self.replies).await
             }
-        }
-        if self.replies.out.len() >= READ_SIZE {
-            self.client.write_all(&self.replies.out).await.map_err(|_| Broken)?;
-            self.replies.out.clear();
+        };
+        sent.map_err(|lost| {
+            self.local.give_up(&lost, &mut self.replies);
+            Broken
+        })
+    }
+
+    /// A batch may have to be sent again, so nothing but a batch goes behind it.
+    async fn room_for_steps(&mut self) -> Result<(), Broken> {
+        while self.local.has_batch() || self.local.is_full() {
+            self.pump(READ_AHEAD).await?;
         }
         Ok(())
     }

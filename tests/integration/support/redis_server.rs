@@ -20,6 +20,7 @@ const ATTEMPTS: usize = 5;
 pub struct RedisServer {
     // The process is declared first, so that it ends before its directory goes.
     process: Process,
+    program: String,
     port: Port,
     settings: Vec<String>,
     version: Version,
@@ -35,14 +36,20 @@ impl RedisServer {
     /// Starts a server with more settings, each a word as on the command line:
     /// `&["--maxmemory", "10mb"]`. They win over those of tests.
     pub fn start_with(extra: &[&str]) -> Self {
+        Self::start_program(&binary(), extra)
+    }
+
+    /// Starts another program than the one under test, likewise.
+    pub fn start_program(program: &str, extra: &[&str]) -> Self {
+        let program = program.to_string();
         let settings: Vec<String> = extra.iter().map(ToString::to_string).collect();
-        let version = Version::of_binary(&binary());
+        let version = Version::of_binary(&program);
         let dir = TempDir::new().expect("temporary directory");
         for _ in 0..ATTEMPTS {
             let port = Port::free();
-            let mut process = spawn(&port, version, &settings, dir.path());
+            let mut process = spawn(&program, &port, version, &settings, dir.path());
             if answers(&mut process, port.number()) {
-                return Self { process, port, settings, version, dir };
+                return Self { process, program, port, settings, version, dir };
             }
         }
         let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
@@ -113,7 +120,8 @@ impl RedisServer {
         if self.process.ended().is_none() {
             self.process.kill();
         }
-        self.process = spawn(&self.port, self.version, &self.settings, self.dir.path());
+        self.process =
+            spawn(&self.program, &self.port, self.version, &self.settings, self.dir.path());
         let port = self.port();
         assert!(answers(&mut self.process, port), "the server did not start again");
     }
@@ -137,9 +145,9 @@ fn binary() -> String {
     std::env::var("REDIS_DUPLEX_TEST_SERVER").unwrap_or_else(|_| "redis-server".to_string())
 }
 
-fn spawn(port: &Port, version: Version, settings: &[String], dir: &Path) -> Process {
+fn spawn(program: &str, port: &Port, version: Version, settings: &[String], dir: &Path) -> Process {
     let number = port.number().to_string();
-    let mut command = Command::new(binary());
+    let mut command = Command::new(program);
     command.current_dir(dir).args(["--port", &number, "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--appendonly", "no", "--databases", "16", "--repl-diskless-sync-delay", "0"]);
     if version.is_seven_or_later() {
