@@ -20,6 +20,7 @@ use crate::config::{Config, Peer};
 use crate::conflict::{Conflicts, KeyTable};
 use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
 use crate::feed::{Feed, Followers};
+use crate::frame::PROTOCOL;
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
@@ -173,6 +174,7 @@ impl Site {
     fn board(&self) -> Board {
         Board {
             site: self.config.site.clone(),
+            link_protocol: PROTOCOL,
             primary: self.config.conflict.primary.clone(),
             started: Instant::now(),
             journal: self.journal.clone(),
@@ -252,11 +254,7 @@ impl Site {
         Link {
             site: self.config.site.clone(),
             primary: self.config.conflict.primary.clone(),
-            peer: Target {
-                addr: peer.addr.clone(),
-                username: peer.username.clone(),
-                password: peer.password.clone(),
-            },
+            peer: Target::from(peer),
             target: self.target.clone(),
             apply: ApplySetup {
                 site: peer.site.clone(),

@@ -14,6 +14,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     ),
     ("backlog", &["position"]),
     ("backoff", &[]),
+    ("check", &["clock", "config", "frame", "observe", "position", "redis", "source", "write_off"]),
     ("clock", &[]),
     ("config", &["position"]),
     ("conflict", &["clock", "config", "position", "redis", "resp"]),

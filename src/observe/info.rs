@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::reading::{LinkReading, Reading};
+use crate::clock::unix_millis;
 
 /// The text of `INFO duplex`: a header and lines `field:value`, each ended by CR LF.
 ///
@@ -60,6 +61,8 @@ impl Display for Known {
 
 fn site(text: &mut Text, reading: &Reading) {
     text.field("duplex_version", reading.version);
+    text.field("link_protocol", reading.link_protocol);
+    text.field("now_ms", unix_millis());
     text.field("site", &reading.site);
     text.field("primary", &reading.primary);
     text.field("uptime_seconds", reading.uptime_seconds);

@@ -15,6 +15,8 @@ use crate::write_off::WriteOffSet;
 pub struct Reading {
     /// Version of redis-duplex.
     pub version: &'static str,
+    /// What it speaks on links.
+    pub link_protocol: u32,
     /// This site.
     pub site: String,
     /// The site whose data wins; empty without peers.

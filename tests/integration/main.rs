@@ -11,6 +11,7 @@
 )]
 
 mod conflicts;
+mod check;
 mod every_command;
 mod facts;
 mod followers;

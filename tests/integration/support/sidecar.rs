@@ -168,6 +168,11 @@ impl Sidecar {
         self.config.with_file_name("journal")
     }
 
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
