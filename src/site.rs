@@ -28,7 +28,7 @@ use crate::pairing::Pairing;
 use crate::redis::{Connection, Target};
 use crate::repair::Repairer;
 use crate::resp::Request;
-use crate::source::{AttachError, Running, Source};
+use crate::source::{AttachError, Running, Source, watch_backlog};
 use crate::write_off::WriteOffSet;
 
 /// How often followers are sent a PING: Redis's own `repl-ping-replica-period`.
@@ -208,6 +208,8 @@ impl Site {
     ) -> TaskTracker {
         let tasks = TaskTracker::new();
         tasks.spawn(ping_followers(self.journal.clone(), stop.clone()));
+        let (target, status) = (self.target.clone(), self.source_status.clone());
+        tasks.spawn(watch_backlog(target, status, self.problems.clone(), stop.clone()));
         tasks.spawn(async move { source.run(running, &keys, wishes, stop).await });
         tasks.close();
         tasks

@@ -81,6 +81,9 @@ fn source_and_write_off(text: &mut Text, reading: &Reading) {
     text.field("source_offset", reading.journal.offset);
     text.field("source_replid", &reading.journal.replid);
     text.field("source_stream_bytes", source.stream_bytes);
+    text.field("source_backlog_bytes", source.backlog_bytes);
+    text.field("source_busiest_minute_bytes", source.busiest_minute_bytes);
+    text.field("source_backlog_alarm", u8::from(source.backlog_alarm));
     text.field("local_units", source.local_units);
     text.field("local_bytes", source.local_bytes);
     text.field("echoes", source.echoes);

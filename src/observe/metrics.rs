@@ -72,6 +72,15 @@ const SITE: &[Metric<Reading, Value>] = &[
         level(r.journal.offset)
     }),
     counter("source_stream_bytes", "Bytes of the stream read", |r| count(r.source.stream_bytes)),
+    gauge("source_backlog_bytes", "Size of the local Redis's backlog; 0 before it is known", |r| {
+        level(r.source.backlog_bytes)
+    }),
+    gauge("source_busiest_minute_bytes", "Written to the stream in the busiest minute", |r| {
+        level(r.source.busiest_minute_bytes)
+    }),
+    gauge("source_backlog_alarm", "1 when that is more than the backlog holds", |r| {
+        level(u64::from(r.source.backlog_alarm))
+    }),
     counter("local_units", "Local units taken into the journal", |r| count(r.source.local_units)),
     counter("local_bytes", "Bytes of local units", |r| count(r.source.local_bytes)),
     counter("echoes", "Batches of ours dropped from the stream", |r| count(r.source.echoes)),

@@ -58,6 +58,12 @@ pub struct SourceReading {
     pub local_bytes: u64,
     /// Echoes dropped.
     pub echoes: u64,
+    /// Size of the local Redis's backlog; 0 before it is known.
+    pub backlog_bytes: u64,
+    /// Bytes written to its stream in the busiest minute.
+    pub busiest_minute_bytes: u64,
+    /// Whether that is more than the backlog holds.
+    pub backlog_alarm: bool,
 }
 
 /// Of the write-off set.
@@ -213,6 +219,9 @@ impl SourceReading {
             local_units: load(&source.local_units),
             local_bytes: load(&source.local_bytes),
             echoes: load(&source.echoes),
+            backlog_bytes: load(&source.backlog_bytes),
+            busiest_minute_bytes: load(&source.busiest_minute_bytes),
+            backlog_alarm: source.is_backlog_small(),
         }
     }
 }

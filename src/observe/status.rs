@@ -41,6 +41,10 @@ pub struct SourceStatus {
     pub echoes: AtomicU64,
     /// All bytes of the stream.
     pub stream_bytes: AtomicU64,
+    /// Size of the local Redis's backlog; 0 before it is known.
+    pub backlog_bytes: AtomicU64,
+    /// Bytes written to its stream in the busiest minute since the start.
+    pub busiest_minute_bytes: AtomicU64,
 }
 
 impl Default for SourceStatus {
@@ -54,11 +58,20 @@ impl Default for SourceStatus {
             local_bytes: AtomicU64::new(0),
             echoes: AtomicU64::new(0),
             stream_bytes: AtomicU64::new(0),
+            backlog_bytes: AtomicU64::new(0),
+            busiest_minute_bytes: AtomicU64::new(0),
         }
     }
 }
 
 impl SourceStatus {
+    /// Whether more was written within a minute than the backlog holds: a break of so long would
+    /// end in a full sync.
+    pub fn is_backlog_small(&self) -> bool {
+        let size = self.backlog_bytes.load(Ordering::Relaxed);
+        size > 0 && self.busiest_minute_bytes.load(Ordering::Relaxed) > size
+    }
+
     /// What it is doing.
     pub fn state(&self) -> SourceState {
         self.state.lock().clone()

@@ -11,6 +11,7 @@
 )]
 
 mod conflicts;
+mod backlog;
 mod check;
 mod every_command;
 mod facts;

@@ -18,6 +18,9 @@ use super::{PATIENCE, eventually};
 /// Lines of the log shown when a test fails.
 const LOG_TAIL: usize = 60;
 
+/// Servers of tests have the default backlog of 1 MiB, which any load overruns within a minute.
+const SMALL_BACKLOG: &str = "repl-backlog-size is too small";
+
 /// What a sidecar is to be; [`start`](Self::start) makes it so.
 #[derive(Debug)]
 pub struct Builder {
@@ -99,7 +102,15 @@ impl Builder {
         let log = dir.path().join("log");
         let process = spawn(&config, &log);
         let Self { listen, http, .. } = self;
-        Sidecar { process, listen, http, config, log, allowed: Vec::new(), _dir: dir }
+        Sidecar {
+            process,
+            listen,
+            http,
+            config,
+            log,
+            allowed: vec![SMALL_BACKLOG.to_owned()],
+            _dir: dir,
+        }
     }
 
     /// The configuration file's text.
