@@ -126,6 +126,8 @@ pub struct Link {
     pub heartbeat: Duration,
     /// After how long a silent peer is given up.
     pub timeout: Duration,
+    /// Bytes of the peer's data that may wait to be applied; what comes larger counts as this much.
+    pub queue_bytes: usize,
     /// Goes up when the checkpoint hash must be written again.
     pub checkpoint_touched: watch::Receiver<u64>,
 }

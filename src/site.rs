@@ -152,15 +152,16 @@ fn conflicts(config: &Config) -> Arc<Conflicts> {
 impl Site {
     fn new(config: Config, backlog: Backlog) -> anyhow::Result<Self> {
         let clock = Arc::new(Clock::new(config.conflict.max_clock_drift));
+        let queue = config.link.queue.as_u64();
         let links = config.peers.iter().map(|peer| Ends {
             pairing: Pairing::new(peer.site.clone(), conflicts(&config)),
-            status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone())),
+            status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone(), queue)),
         });
         Ok(Self {
             target: Target::from(&config.redis),
             journal: Journal::open(&config.journal, clock.clone())?,
             clock,
-            write_off: WriteOffSet::new(),
+            write_off: WriteOffSet::bounded(config.apply.max_pending),
             problems: Arc::default(),
             followers: Followers::default(),
             source_status: Arc::default(),
@@ -275,6 +276,7 @@ impl Site {
             flush: self.config.filter.flush,
             heartbeat: self.config.link.heartbeat,
             timeout: self.config.link.timeout,
+            queue_bytes: usize::try_from(self.config.link.queue.as_u64()).unwrap_or(usize::MAX),
             checkpoint_touched: self.checkpoint_touched.subscribe(),
         }
     }

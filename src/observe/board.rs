@@ -76,7 +76,7 @@ pub(crate) mod tests {
     pub fn board() -> Board {
         let dir = tempfile::tempdir().unwrap();
         let journal = config::Journal { dir: dir.path().to_owned(), ..Default::default() };
-        let link = LinkStatus::new("b".parse().unwrap(), "10.0.0.2:6380".to_owned());
+        let link = LinkStatus::new("b".parse().unwrap(), "10.0.0.2:6380".to_owned(), 1 << 20);
         link.set_state(LinkState::Streaming);
         let replid = ReplicationId::from_bytes(&[b'c'; 40]).unwrap();
         link.set_checkpoint(Some(Position { replid, offset: Offset(77) }));

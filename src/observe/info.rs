@@ -14,6 +14,7 @@ pub fn info_duplex(reading: &Reading) -> String {
     source_and_write_off(&mut text, reading);
     journal(&mut text, reading);
     text.field("followers", reading.followers.len());
+    text.field("followers_behind_bytes", reading.followers_behind());
     for (index, follower) in reading.followers.iter().enumerate() {
         text.field(
             format_args!("follower{index}"),
@@ -89,6 +90,7 @@ fn source_and_write_off(text: &mut Text, reading: &Reading) {
     text.field("echoes", source.echoes);
     let set = &reading.write_off;
     text.field("write_off_pending", set.pending);
+    text.field("write_off_max_pending", set.max_pending);
     text.field("write_off_oldest_ms", set.oldest_ms);
     text.field("write_off_alarm", u8::from(set.alarm));
     text.field("write_off_issued", set.issued);
@@ -102,6 +104,8 @@ fn journal(text: &mut Text, reading: &Reading) {
     text.field("journal_units", journal.units);
     text.field("journal_bytes", journal.bytes);
     text.field("journal_max_bytes", journal.max_bytes);
+    text.field("journal_cached_bytes", journal.cached_bytes);
+    text.field("journal_cache_max_bytes", journal.cache_max_bytes);
     text.field("journal_first_offset", journal.first_offset);
     text.field("follower_id", &journal.follower_id);
     text.field("follower_offset", journal.follower_offset);
@@ -148,6 +152,7 @@ fn link(text: &mut Text, link: &LinkReading) {
     text.field(format_args!("{name}_lag_ms"), Known(link.lag_ms));
     text.field(format_args!("{name}_units"), link.units);
     text.field(format_args!("{name}_queued_bytes"), link.queued_bytes);
+    text.field(format_args!("{name}_queue_max_bytes"), link.queue_max_bytes);
 }
 
 #[cfg(test)]

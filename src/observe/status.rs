@@ -145,11 +145,13 @@ pub struct LinkStatus {
     pub peer_offset: AtomicU64,
     /// Bytes received and not yet applied, as of the last frame from the peer.
     pub queued_bytes: AtomicU64,
+    /// How much of that there may be.
+    pub queue_max_bytes: u64,
 }
 
 impl LinkStatus {
     /// Of a link that has not begun.
-    pub fn new(site: SiteName, addr: String) -> Self {
+    pub fn new(site: SiteName, addr: String, queue_max_bytes: u64) -> Self {
         Self {
             site,
             addr,
@@ -167,6 +169,7 @@ impl LinkStatus {
             applied_at: AtomicU64::new(0),
             peer_offset: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
+            queue_max_bytes,
         }
     }
 
