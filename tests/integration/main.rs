@@ -18,6 +18,7 @@ mod facts;
 mod followers;
 mod hostile_peer;
 mod local_redis;
+mod memory;
 mod no_loop;
 mod refusals;
 mod restarts;
