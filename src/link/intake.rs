@@ -11,7 +11,7 @@ use super::full_sync::FullSync;
 use super::unit::Reading;
 use super::{Link, LinkError};
 use crate::apply::Item;
-use crate::frame::Frame;
+use crate::frame::{Frame, SHUTTING_DOWN};
 use crate::journal::Block;
 use crate::observe::LinkState;
 use crate::position::{Checkpoint, Database, LinkSession, Position, Seen};
@@ -70,6 +70,7 @@ impl<'a> Intake<'a> {
                 debug!(site = %self.link.status.site, %reason, "the peer lets us wait");
                 Ok(())
             }
+            Frame::Bye(reason) if reason == SHUTTING_DOWN => Err(LinkError::Leaves),
             Frame::Bye(reason) => Err(LinkError::Refused(reason)),
         }
     }

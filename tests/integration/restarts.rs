@@ -540,3 +540,25 @@ fn a_flush_stops_the_link() {
         assert_eq!(keys(&pair.b, 0), ["before", "from b", "old"]);
     }
 }
+
+#[test]
+fn a_peer_that_is_stopped_in_good_order_is_no_warning() {
+    let mut pair = Pair::start();
+    pair.wait_streaming();
+    let loads = Loads::start(&pair);
+    for _ in 0..3 {
+        thread::sleep(A_WHILE);
+        pair.sidecar_b.stop();
+        eventually("the link to say why", PATIENCE, || {
+            let reason = pair.sidecar_a.info_duplex()["link_b_reason"].clone();
+            reason.contains("can't connect") || reason.contains("shutting down")
+        });
+        pair.sidecar_b.restart();
+        pair.sidecar_a.wait_link("b", "streaming");
+    }
+    loads.stop_and_check(&pair);
+    // The counter of b begins at its last start.
+    assert_eq!((pair.sidecar_a.full_syncs(), pair.sidecar_b.full_syncs()), (1, 0));
+    assert_eq!(number(&pair.sidecar_a, "problems"), 0);
+    assert!(pair.sidecar_a.log().contains("the peer is shutting down"));
+}
