@@ -18,6 +18,7 @@ mod facts;
 mod failover;
 mod followers;
 mod hostile_peer;
+mod journal_disk;
 mod local_redis;
 mod memory;
 mod no_loop;

@@ -3,6 +3,7 @@
 
 pub mod canonical;
 pub mod compare;
+pub mod disk;
 pub mod load;
 pub mod pair;
 pub mod ports;

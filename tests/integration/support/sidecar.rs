@@ -32,6 +32,7 @@ pub struct Builder {
     peers: String,
     top: String,
     tables: String,
+    journal: Option<PathBuf>,
 }
 
 impl Builder {
@@ -46,6 +47,7 @@ impl Builder {
             peers: String::new(),
             top: String::new(),
             tables: String::new(),
+            journal: None,
         }
     }
 
@@ -57,6 +59,12 @@ impl Builder {
     /// Reaches its Redis at another address, such as a relay's.
     pub fn redis_addr(mut self, addr: &str) -> Self {
         self.redis = addr.to_string();
+        self
+    }
+
+    /// Has its journal elsewhere than in its own directory.
+    pub fn journal_dir(mut self, dir: PathBuf) -> Self {
+        self.journal = Some(dir);
         self
     }
 
@@ -98,7 +106,8 @@ impl Builder {
     pub fn start_without_waiting(self) -> Sidecar {
         let dir = TempDir::new().expect("temporary directory");
         let config = dir.path().join("config.toml");
-        std::fs::write(&config, self.config(&dir.path().join("journal"))).expect("config written");
+        let journal = self.journal.clone().unwrap_or_else(|| dir.path().join("journal"));
+        std::fs::write(&config, self.config(&journal)).expect("config written");
         let log = dir.path().join("log");
         let process = spawn(&config, &log);
         let Self { listen, http, .. } = self;
