@@ -21,6 +21,7 @@ mod hostile_peer;
 mod journal_disk;
 mod local_redis;
 mod memory;
+mod networks;
 mod no_loop;
 mod pressure;
 mod refusals;

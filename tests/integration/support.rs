@@ -5,6 +5,7 @@ pub mod canonical;
 pub mod compare;
 pub mod disk;
 pub mod load;
+pub mod network;
 pub mod pair;
 pub mod ports;
 pub mod process;

@@ -129,8 +129,12 @@ pub fn info_fields(text: &str) -> HashMap<String, String> {
 
 /// A connection to a RESP port of 127.0.0.1.
 pub fn connect(port: u16, database: u32) -> redis::RedisResult<Connection> {
-    Client::open(format!("redis://127.0.0.1:{port}/{database}"))?
-        .get_connection_with_timeout(PATIENCE)
+    connect_to(&format!("127.0.0.1:{port}/{database}"))
+}
+
+/// A connection to `[:password@]host:port[/database]`.
+pub fn connect_to(place: &str) -> redis::RedisResult<Connection> {
+    Client::open(format!("redis://{place}"))?.get_connection_with_timeout(PATIENCE)
 }
 
 fn binary() -> String {
