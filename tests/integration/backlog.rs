@@ -16,6 +16,7 @@ fn set_backlog(redis: &RedisServer, size: &str) {
 #[test]
 fn a_backlog_that_holds_no_minute_is_told_until_it_is_raised() {
     let redis = RedisServer::start();
+    set_backlog(&redis, "1mb");
     let sidecar = Builder::new("a", &redis).start();
     let alarm = |expected: &str| {
         let what = format!("the alarm to be {expected}");

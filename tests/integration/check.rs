@@ -57,6 +57,8 @@ impl Site {
 fn beside_two_sidecars_that_work() {
     let pair = Pair::start();
     pair.wait_streaming();
+    let set = ["SET", "repl-backlog-size", "100kb"];
+    cmd("CONFIG").arg(&set).exec(&mut pair.a.client()).unwrap();
     let load = Load::start(&pair.a, "a");
     let (code, text) = check(pair.sidecar_a.config());
     load.stop();
@@ -121,7 +123,19 @@ fn settings_that_hurt_later() {
     let master = RedisServer::start();
     let settings = ["--min-replicas-to-write", "1", "--maxmemory", "1gb", "--maxmemory-policy"];
     let redis = RedisServer::start_with(
-        &[&settings[..], &["allkeys-lru", "--repl-backlog-ttl", "10", "--save", "60 1"]].concat(),
+        &[
+            &settings[..],
+            &[
+                "allkeys-lru",
+                "--repl-backlog-ttl",
+                "10",
+                "--repl-backlog-size",
+                "1mb",
+                "--save",
+                "60 1",
+            ],
+        ]
+        .concat(),
     );
     let site = Site::new();
     let (code, text) = site.check(&redis.addr(), "");

@@ -146,6 +146,8 @@ fn spawn(port: &Port, version: Version, settings: &[String], dir: &Path) -> Proc
     let mut command = Command::new(binary());
     command.current_dir(dir).args(["--port", &number, "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--appendonly", "no", "--databases", "16", "--repl-diskless-sync-delay", "0"]);
+    // The default holds no minute of a test's writes, which sidecars tell as a problem.
+    command.args(["--repl-backlog-size", "32mb"]);
     if version.is_seven_or_later() {
         // DEBUG is off by default from 7.0 on; servers before it refuse to start with this.
         command.args(["--enable-debug-command", "yes"]);

@@ -19,7 +19,7 @@ use super::{PATIENCE, eventually};
 /// Lines of the log shown when a test fails.
 const LOG_TAIL: usize = 60;
 
-/// Servers of tests have the default backlog of 1 MiB, which any load overruns within a minute.
+/// Long loads overrun any backlog within a minute.
 const SMALL_BACKLOG: &str = "repl-backlog-size is too small";
 
 /// Of the user that sidecars on different hosts have.
