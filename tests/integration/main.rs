@@ -10,9 +10,9 @@
     reason = "helpers of tests stand outside #[test] functions, and a panic is how a test fails"
 )]
 
-mod conflicts;
 mod backlog;
 mod check;
+mod conflicts;
 mod every_command;
 mod facts;
 mod failover;

@@ -108,9 +108,9 @@ fn a_minute_of_writes() {
     stays_flat(200_000);
 }
 
-/// `./dev memory`: 10 minutes of 2,000 writes a second at each site.
+/// `./dev test memory`: 10 minutes of 2,000 writes a second at each site.
 #[test]
-#[ignore = "takes a minute; ./dev memory runs it"]
+#[ignore = "takes a minute; ./dev test memory runs it"]
 fn ten_minutes_of_writes() {
     stays_flat(1_200_000);
 }
