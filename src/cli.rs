@@ -1,5 +1,6 @@
 //! The command line.
 
+mod check;
 pub mod demo;
 mod run;
 mod screen;
@@ -58,6 +59,16 @@ Examples:
   redis-duplex run -c /etc/redis-duplex.toml
   REDIS_DUPLEX__REDIS__ADDR=10.0.0.1:6379 redis-duplex run -c a.toml --log-format json")]
     Run(run::Run),
+    /// Check both ends before a start, and say what to fix
+    ///
+    /// Looks at the local Redis, this machine and each peer's sidecar; changes nothing, and may run
+    /// beside a sidecar. One line each: ok, warn or FAIL, what was found, what to do. Takes some
+    /// seconds. Exit code 0: it will work, maybe with warnings. 1: something fails. 2: the
+    /// configuration is wrong.
+    #[command(after_help = "\
+Examples:
+  redis-duplex check -c /etc/redis-duplex.toml")]
+    Check(check::Check),
     /// Compare two Redis servers key by key: type, value, TTL, streams' groups, functions
     ///
     /// Reads both servers and changes nothing; they may be in use. Keys that differ are looked at
@@ -90,6 +101,7 @@ Examples:
 pub async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run(run) => run.execute().await,
+        Command::Check(check) => check.execute().await,
         Command::Verify(verify) => verify.execute().await,
         Command::Status(status) => status.execute().await,
         Command::Demo(demo) => demo.execute().await,

@@ -199,11 +199,13 @@ pub struct Apply {
     pub batch_commands: usize,
     /// Most bytes in a batch, likewise.
     pub batch_bytes: ByteSize,
+    /// Most batches that have not come back in the stream; then writers wait.
+    pub max_pending: usize,
 }
 
 impl Default for Apply {
     fn default() -> Self {
-        Self { batch_commands: 128, batch_bytes: ByteSize::kib(256) }
+        Self { batch_commands: 128, batch_bytes: ByteSize::kib(256), max_pending: 64 * 1024 }
     }
 }
 
@@ -217,11 +219,24 @@ pub struct Link {
     /// How often we say that we are there, and what we have seen.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
+    /// Bytes of a peer's data that may wait to be applied; then the connection is not read on.
+    pub queue: ByteSize,
 }
+
+/// Least sensible `link.queue`: some batches.
+const LEAST_QUEUE: ByteSize = ByteSize::mib(1);
+/// Most: what is larger is no bound.
+const MOST_QUEUE: ByteSize = ByteSize::gib(2);
+/// Most sensible `apply.max_pending`: each takes about 150 bytes.
+const MOST_PENDING: usize = 16 << 20;
 
 impl Default for Link {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), heartbeat: Duration::from_secs(1) }
+        Self {
+            timeout: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(1),
+            queue: ByteSize::mib(16),
+        }
     }
 }
 
@@ -396,6 +411,12 @@ impl Config {
         }
         if self.apply.batch_commands == 0 || self.apply.batch_bytes.as_u64() == 0 {
             return Err("[apply] batch_commands and batch_bytes must be at least 1".to_owned());
+        }
+        if self.apply.max_pending == 0 || self.apply.max_pending > MOST_PENDING {
+            return Err(format!("[apply] max_pending must be from 1 to {MOST_PENDING}"));
+        }
+        if self.link.queue < LEAST_QUEUE || self.link.queue > MOST_QUEUE {
+            return Err(format!("[link] queue must be from {LEAST_QUEUE} to {MOST_QUEUE}"));
         }
         if self.link.heartbeat.is_zero() || self.link.timeout < self.link.heartbeat * 2 {
             return Err("[link] timeout must be at least twice link.heartbeat".to_owned());

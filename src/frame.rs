@@ -12,6 +12,8 @@ use crate::position::{
 
 /// The version of this protocol; both sides must speak the same.
 pub const PROTOCOL: u32 = 1;
+/// What [`Frame::Bye`] says when the site's sidecar is stopped: nothing is wrong.
+pub const SHUTTING_DOWN: &str = "shutting down";
 /// Bytes before the payload: its length and the kind.
 const HEADER: usize = 5;
 /// Longest frame: a block holds at least one whole unit, and Redis takes commands of 512 MiB and

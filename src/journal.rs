@@ -104,6 +104,8 @@ pub struct JournalStatus {
     pub cached_blocks: usize,
     /// Bytes that they take.
     pub cached_bytes: usize,
+    /// Bytes that they may take.
+    pub max_cached_bytes: usize,
     /// Whether the last attempt to write it failed.
     pub failing: bool,
     /// The id that followers know this history by.
@@ -228,6 +230,7 @@ impl Journal {
             max_bytes: self.core.max_size,
             cached_blocks: visible.blocks.len(),
             cached_bytes: visible.cached,
+            max_cached_bytes: visible.max_cached,
             failing,
             follower_id: visible.state.follower_id,
             earlier_ids: visible.state.aliases.iter().map(|(id, _)| *id).collect(),

@@ -16,12 +16,13 @@
 //!
 //! Below: [`resp`] and [`rdb`] are the formats, [`redis`] the connection to a server, [`position`],
 //! [`clock`] and [`backoff`] plain values; [`pairing`] is what the two directions between two sites
-//! know of each other, [`backlog`] how a peer gets what the journal lacks. Above: [`config`], [`observe`], [`verify`], [`cli`], and [`site`], the one
-//! place that knows all stages.
+//! know of each other, [`backlog`] how a peer gets what the journal lacks. Above: [`config`], [`observe`],
+//! [`check`], [`verify`], [`cli`], and [`site`], the one place that knows all stages.
 
 pub mod apply;
 pub mod backlog;
 pub mod backoff;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -56,6 +56,9 @@ pub enum LinkError {
     /// The peer refused the link or ended it.
     #[error("the peer said: {0}")]
     Refused(String),
+    /// The peer's sidecar is stopped, in good order.
+    #[error("the peer is shutting down")]
+    Leaves,
     /// The peer sent nothing for too long.
     #[error("the peer said nothing for {0:?}")]
     Silent(Duration),
@@ -126,6 +129,8 @@ pub struct Link {
     pub heartbeat: Duration,
     /// After how long a silent peer is given up.
     pub timeout: Duration,
+    /// Bytes of the peer's data that may wait to be applied; what comes larger counts as this much.
+    pub queue_bytes: usize,
     /// Goes up when the checkpoint hash must be written again.
     pub checkpoint_touched: watch::Receiver<u64>,
 }
@@ -135,8 +140,13 @@ impl Link {
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::for_connections();
         let mut told = String::new();
+        // Two sites are seldom started at the same moment.
+        let mut absent = true;
         while !stop.is_cancelled() {
+            let sessions = self.status.connects.load(Ordering::Relaxed);
             let end = self.session(&stop, &mut backoff).await;
+            absent &= self.status.connects.load(Ordering::Relaxed) == sessions;
+            absent |= matches!(end, LinkError::Leaves);
             self.pairing.session_ended();
             let reason = end.to_string();
             if !end.is_passing() {
@@ -153,7 +163,7 @@ impl Link {
             }
             // The same again and again is told once.
             if reason != told {
-                self.tell_retry(&end, &reason);
+                self.tell_retry(&end, &reason, absent);
                 told = reason;
             }
             tokio::select! {
@@ -164,13 +174,12 @@ impl Link {
         }
     }
 
-    /// Two sites are seldom started at the same moment: that the other is not there yet is no
+    /// That a peer is not there which was never started, or was stopped in good order, is no
     /// warning.
-    fn tell_retry(&self, end: &LinkError, reason: &str) {
+    fn tell_retry(&self, end: &LinkError, reason: &str, absent: bool) {
         let site = &self.status.site;
-        let never_up = self.status.connects.load(Ordering::Relaxed) == 0;
-        if never_up && matches!(end, LinkError::Peer { .. }) {
-            info!(%site, %reason, "the peer is not there yet, trying again");
+        if absent && matches!(end, LinkError::Peer { .. } | LinkError::Leaves) {
+            info!(%site, %reason, "the peer is not there, trying again");
         } else {
             warn!(%site, %reason, "the link broke, trying again");
             self.problems.add(self.place(), reason);

@@ -20,6 +20,7 @@ use crate::config::{Config, Peer};
 use crate::conflict::{Conflicts, KeyTable};
 use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
 use crate::feed::{Feed, Followers, Snapshots};
+use crate::frame::PROTOCOL;
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
@@ -27,7 +28,7 @@ use crate::pairing::Pairing;
 use crate::redis::{Connection, Target};
 use crate::repair::Repairer;
 use crate::resp::Request;
-use crate::source::{AttachError, Running, Source};
+use crate::source::{AttachError, Running, Source, watch_backlog};
 use crate::write_off::WriteOffSet;
 
 /// How often followers are sent a PING: Redis's own `repl-ping-replica-period`.
@@ -163,15 +164,16 @@ fn conflicts(config: &Config) -> Arc<Conflicts> {
 impl Site {
     fn new(config: Config, backlog: Backlog) -> anyhow::Result<Self> {
         let clock = Arc::new(Clock::new(config.conflict.max_clock_drift));
+        let queue = config.link.queue.as_u64();
         let links = config.peers.iter().map(|peer| Ends {
             pairing: Pairing::new(peer.site.clone(), conflicts(&config)),
-            status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone())),
+            status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone(), queue)),
         });
         Ok(Self {
             target: Target::from(&config.redis),
             journal: Journal::open(&config.journal, clock.clone())?,
             clock,
-            write_off: WriteOffSet::new(),
+            write_off: WriteOffSet::bounded(config.apply.max_pending),
             problems: Arc::default(),
             followers: Followers::default(),
             source_status: Arc::default(),
@@ -185,6 +187,7 @@ impl Site {
     fn board(&self) -> Board {
         Board {
             site: self.config.site.clone(),
+            link_protocol: PROTOCOL,
             primary: self.config.conflict.primary.clone(),
             started: Instant::now(),
             journal: self.journal.clone(),
@@ -218,6 +221,8 @@ impl Site {
     ) -> TaskTracker {
         let tasks = TaskTracker::new();
         tasks.spawn(ping_followers(self.journal.clone(), stop.clone()));
+        let (target, status) = (self.target.clone(), self.source_status.clone());
+        tasks.spawn(watch_backlog(target, status, self.problems.clone(), stop.clone()));
         tasks.spawn(async move { source.run(running, &keys, wishes, stop).await });
         tasks.close();
         tasks
@@ -265,11 +270,7 @@ impl Site {
         Link {
             site: self.config.site.clone(),
             primary: self.config.conflict.primary.clone(),
-            peer: Target {
-                addr: peer.addr.clone(),
-                username: peer.username.clone(),
-                password: peer.password.clone(),
-            },
+            peer: Target::from(peer),
             target: self.target.clone(),
             apply: ApplySetup {
                 site: peer.site.clone(),
@@ -288,6 +289,7 @@ impl Site {
             flush: self.config.filter.flush,
             heartbeat: self.config.link.heartbeat,
             timeout: self.config.link.timeout,
+            queue_bytes: usize::try_from(self.config.link.queue.as_u64()).unwrap_or(usize::MAX),
             checkpoint_touched: self.checkpoint_touched.subscribe(),
         }
     }

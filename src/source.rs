@@ -8,6 +8,7 @@ mod attach;
 mod gap;
 mod receive_stream;
 mod remember;
+mod watch_backlog;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +23,7 @@ pub use attach::AttachError;
 use attach::Attached;
 pub(crate) use attach::{How, Place, Resume};
 pub(crate) use receive_stream::StreamReceiver;
+pub use watch_backlog::watch_backlog;
 
 use crate::backlog::{Wish, Wishes};
 use crate::backoff::Backoff;

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// Which modules each module may use, besides itself. `site`, `cli`, `main` and the tests in
 /// `simulation` know all.
-const ALLOWED: [(&str, &[&str]); 21] = [
+const ALLOWED: [(&str, &[&str]); 22] = [
     (
         "apply",
         &["backoff", "conflict", "journal", "observe", "position", "redis", "resp", "write_off"],
     ),
     ("backlog", &["position"]),
     ("backoff", &[]),
+    ("check", &["clock", "config", "frame", "observe", "position", "redis", "source", "write_off"]),
     ("clock", &[]),
     ("config", &["position"]),
     ("conflict", &["clock", "config", "position", "redis", "resp"]),

@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Feed;
 use super::snapshot::{Snapshot, SnapshotError};
-use crate::frame::{Frame, PROTOCOL};
+use crate::frame::{Frame, PROTOCOL, SHUTTING_DOWN};
 use crate::journal::{Head, NotInJournal, Read, UnitReader};
 use crate::position::{Checkpoint, LinkSession, Position, SiteName};
 use crate::redis::SnapshotPart;
@@ -24,6 +24,10 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long the source may need to read again what a crash of the machine took.
 const CATCH_UP: Duration = Duration::from_mins(1);
+
+/// How long a peer has to take a frame that is begun when we are stopped; what it does not get it
+/// asks for again.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How a peer wants to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +62,10 @@ enum PeerEnd {
     Snapshot(#[from] SnapshotError),
     #[error("{0}")]
     Journal(#[from] NotInJournal),
-    #[error("shutting down")]
+    #[error("{SHUTTING_DOWN}")]
     Stopped,
+    #[error("{SHUTTING_DOWN}, within a frame")]
+    StoppedWithin,
 }
 
 impl Feed {
@@ -86,15 +92,12 @@ impl Feed {
         let site = request.site.clone();
         let addr = stream.peer_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string());
         let _entered = self.enter(addr.clone(), format!("link {site}"));
-        let end = tokio::select! {
-            () = stop.cancelled() => PeerEnd::Stopped,
-            end = self.serve_link(&mut stream, &request) => match end {
-                Ok(()) => PeerEnd::Closed,
-                Err(end) => end,
-            },
+        let end = match self.serve_link(&mut stream, &request, &stop).await {
+            Ok(()) => PeerEnd::Closed,
+            Err(end) => end,
         };
         match &end {
-            PeerEnd::Closed | PeerEnd::Io(_) => {
+            PeerEnd::Closed | PeerEnd::Io(_) | PeerEnd::StoppedWithin => {
                 info!(%site, %addr, reason = %end, "a peer's link is gone");
                 return;
             }
@@ -159,18 +162,31 @@ impl Feed {
         &self,
         stream: &mut TcpStream,
         request: &LinkRequest,
+        stop: &CancellationToken,
     ) -> Result<(), PeerEnd> {
+        let reader = tokio::select! {
+            () = stop.cancelled() => return Err(PeerEnd::StoppedWithin),
+            reader = self.begin(stream, request) => reader?,
+        };
+        self.follow(stream, reader, stop).await
+    }
+
+    /// Answers, and brings the peer to where units follow.
+    async fn begin(
+        &self,
+        stream: &mut TcpStream,
+        request: &LinkRequest,
+    ) -> Result<UnitReader, PeerEnd> {
         stream.write_all(b"+LINK\r\n").await?;
-        let reader = if let Some((from, reader)) = self.resume(stream, request).await? {
+        if let Some((from, reader)) = self.resume(stream, request).await? {
             info!(site = %request.site, from = %from.position, "a peer resumes");
             let mut out = BytesMut::new();
             Frame::Resume { from }.put(&mut out);
             stream.write_all(&out).await?;
-            reader
+            Ok(reader)
         } else {
-            self.full_sync(stream, request).await?
-        };
-        self.follow(stream, reader).await
+            self.full_sync(stream, request).await
+        }
     }
 
     /// Where the peer goes on, if that can be had.
@@ -283,8 +299,14 @@ impl Feed {
         }
     }
 
-    /// Sends what the journal gets, and heartbeats in the same order.
-    async fn follow(&self, stream: &mut TcpStream, mut reader: UnitReader) -> Result<(), PeerEnd> {
+    /// Sends what the journal gets, and heartbeats in the same order, until `stop`: then a frame
+    /// that is begun is still sent whole, if the peer takes it.
+    async fn follow(
+        &self,
+        stream: &mut TcpStream,
+        mut reader: UnitReader,
+        stop: &CancellationToken,
+    ) -> Result<(), PeerEnd> {
         let (mut input, mut output) = stream.split();
         let mut out = BytesMut::new();
         let mut said = BytesMut::with_capacity(1024);
@@ -292,13 +314,19 @@ impl Feed {
         let mut next_heartbeat = Instant::now();
         let mut heard_at = Instant::now();
         loop {
+            if stop.is_cancelled() {
+                return Err(PeerEnd::Stopped);
+            }
             let head = match reader.read().await? {
                 Read::Block(block) => {
                     out.clear();
                     let mut bytes = BytesMut::new();
                     block.encode(&mut bytes);
                     Frame::Block(bytes.freeze()).put(&mut out);
-                    output.write_all(&out).await?;
+                    tokio::select! {
+                        sent = output.write_all(&out) => sent?,
+                        () = farewell(stop) => return Err(PeerEnd::StoppedWithin),
+                    }
                     told = None;
                     continue;
                 }
@@ -321,6 +349,7 @@ impl Feed {
             }
             let due = if news { next_heartbeat } else { next_heartbeat + self.heartbeat };
             tokio::select! {
+                () = stop.cancelled() => return Err(PeerEnd::Stopped),
                 () = reader.moved() => {}
                 () = sleep_until(due) => {}
                 read = input.read_buf(&mut said) => {
@@ -335,6 +364,12 @@ impl Feed {
             }
         }
     }
+}
+
+/// Waits until `stop`, and then as long as a peer has to take a frame that is begun.
+async fn farewell(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(FAREWELL).await;
 }
 
 /// The checkpoint that counts: an older copy of it may stand in another database. Those of a

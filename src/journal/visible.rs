@@ -19,7 +19,7 @@ pub(super) struct Visible {
     pub blocks: VecDeque<Arc<Block>>,
     /// Bytes that they take.
     pub cached: usize,
-    max_cached: usize,
+    pub max_cached: usize,
     max_size: u64,
     segment_size: u64,
     /// Units that end at or before this are on disk only.

@@ -11,15 +11,12 @@ use super::full_sync::FullSync;
 use super::unit::Reading;
 use super::{Link, LinkError};
 use crate::apply::Item;
-use crate::frame::Frame;
+use crate::frame::{Frame, SHUTTING_DOWN};
 use crate::journal::Block;
 use crate::observe::LinkState;
 use crate::position::{Checkpoint, Database, LinkSession, Position, Seen};
 use crate::rdb::RdbVersion;
 use crate::redis::{Flavour, ServerInfo};
-
-/// Bytes of a peer's data that may wait to be applied; what comes larger counts as this much.
-const QUEUE_BYTES: usize = 16 << 20;
 
 /// The state of one session's data.
 pub(crate) struct Intake<'a> {
@@ -41,7 +38,7 @@ impl<'a> Intake<'a> {
         checkpoints: Vec<(Database, Checkpoint)>,
         sender: mpsc::Sender<Vec<Item>>,
     ) -> Self {
-        let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        let room = Arc::new(Semaphore::new(link.queue_bytes));
         Self { link, server, checkpoints, sender, room, at: None, full_sync: None }
     }
 
@@ -73,6 +70,7 @@ impl<'a> Intake<'a> {
                 debug!(site = %self.link.status.site, %reason, "the peer lets us wait");
                 Ok(())
             }
+            Frame::Bye(reason) if reason == SHUTTING_DOWN => Err(LinkError::Leaves),
             Frame::Bye(reason) => Err(LinkError::Refused(reason)),
         }
     }
@@ -166,7 +164,7 @@ impl<'a> Intake<'a> {
         let status = &self.link.status;
         status.peer_offset.store(at.position.offset.0, Ordering::Relaxed);
         self.count_queue();
-        if self.room.available_permits() == QUEUE_BYTES {
+        if self.room.available_permits() == self.link.queue_bytes {
             status.applied_at.store(at.time, Ordering::Relaxed);
             // Only when all that came before is applied: an older snapshot entry that still waits
             // must find the local writes that the peer saw after it.
@@ -193,7 +191,7 @@ impl<'a> Intake<'a> {
             return Ok(());
         }
         let bytes: usize = items.iter().map(|item| item.commands.len() + size_of::<Item>()).sum();
-        let permits = u32::try_from(bytes.min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        let permits = u32::try_from(bytes.min(self.link.queue_bytes)).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(permits).await.ok().map(Arc::new);
         for item in &mut items {
             item.room.clone_from(&room);
@@ -207,7 +205,7 @@ impl<'a> Intake<'a> {
     }
 
     fn count_queue(&self) {
-        let under_way = QUEUE_BYTES - self.room.available_permits();
+        let under_way = self.link.queue_bytes - self.room.available_permits();
         self.link.status.queued_bytes.store(under_way as u64, Ordering::Relaxed);
     }
 }

@@ -18,6 +18,8 @@ use crate::write_off::WriteOffSet;
 pub struct Board {
     /// This site.
     pub site: SiteName,
+    /// What it speaks on links.
+    pub link_protocol: u32,
     /// The site whose data wins, if there are peers.
     pub primary: Option<SiteName>,
     /// When the sidecar started.
@@ -42,6 +44,7 @@ impl Board {
         let followers = self.followers.lock().iter().map(|f| FollowerReading::of(f)).collect();
         Reading {
             version: env!("CARGO_PKG_VERSION"),
+            link_protocol: self.link_protocol,
             site: self.site.to_string(),
             primary: self.primary.as_ref().map(ToString::to_string).unwrap_or_default(),
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -73,7 +76,7 @@ pub(crate) mod tests {
     pub fn board() -> Board {
         let dir = tempfile::tempdir().unwrap();
         let journal = config::Journal { dir: dir.path().to_owned(), ..Default::default() };
-        let link = LinkStatus::new("b".parse().unwrap(), "10.0.0.2:6380".to_owned());
+        let link = LinkStatus::new("b".parse().unwrap(), "10.0.0.2:6380".to_owned(), 1 << 20);
         link.set_state(LinkState::Streaming);
         let replid = ReplicationId::from_bytes(&[b'c'; 40]).unwrap();
         link.set_checkpoint(Some(Position { replid, offset: Offset(77) }));
@@ -83,6 +86,7 @@ pub(crate) mod tests {
         source.local_units.store(12, Ordering::Relaxed);
         Board {
             site: "a".parse().unwrap(),
+            link_protocol: 1,
             primary: Some("a".parse().unwrap()),
             started: Instant::now(),
             journal: Journal::open(&journal, Arc::default()).unwrap(),

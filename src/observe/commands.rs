@@ -1,7 +1,7 @@
 //! The inspection commands `DUPLEX ..`: texts for people.
 
 use super::board::Board;
-use super::reading::{LinkReading, Reading};
+use super::reading::{LinkReading, Reading, SourceReading};
 use super::text::{bar, bytes, millis, number, pairs, seconds, table};
 use crate::clock::unix_millis;
 
@@ -94,6 +94,7 @@ fn status(reading: &Reading) -> String {
         ("up for", seconds(reading.uptime_seconds)),
         ("in sync", ready),
         ("source", state(reading.source.state, &reading.source.error)),
+        ("backlog", backlog(&reading.source)),
         ("links", links),
         (
             "local units",
@@ -110,6 +111,16 @@ fn status(reading: &Reading) -> String {
         ("followers", number(reading.followers.len() as u64)),
         ("problems", number(reading.problems)),
     ])
+}
+
+/// Whether a break of the connection to the local Redis is without a full sync.
+fn backlog(source: &SourceReading) -> String {
+    let (size, minute) = (bytes(source.backlog_bytes), bytes(source.busiest_minute_bytes));
+    let alarm = if source.backlog_alarm { " (ALARM: raise repl-backlog-size)" } else { "" };
+    match source.backlog_bytes {
+        0 => "unknown".to_owned(),
+        _ => format!("{size}, {minute} written in the busiest minute{alarm}"),
+    }
 }
 
 fn links(reading: &Reading) -> String {

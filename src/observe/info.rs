@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::reading::{LinkReading, Reading};
+use crate::clock::unix_millis;
 
 /// The text of `INFO duplex`: a header and lines `field:value`, each ended by CR LF.
 ///
@@ -13,6 +14,7 @@ pub fn info_duplex(reading: &Reading) -> String {
     source_and_write_off(&mut text, reading);
     journal(&mut text, reading);
     text.field("followers", reading.followers.len());
+    text.field("followers_behind_bytes", reading.followers_behind());
     for (index, follower) in reading.followers.iter().enumerate() {
         text.field(
             format_args!("follower{index}"),
@@ -60,6 +62,8 @@ impl Display for Known {
 
 fn site(text: &mut Text, reading: &Reading) {
     text.field("duplex_version", reading.version);
+    text.field("link_protocol", reading.link_protocol);
+    text.field("now_ms", unix_millis());
     text.field("site", &reading.site);
     text.field("primary", &reading.primary);
     text.field("uptime_seconds", reading.uptime_seconds);
@@ -78,11 +82,15 @@ fn source_and_write_off(text: &mut Text, reading: &Reading) {
     text.field("source_offset", reading.journal.offset);
     text.field("source_replid", &reading.journal.replid);
     text.field("source_stream_bytes", source.stream_bytes);
+    text.field("source_backlog_bytes", source.backlog_bytes);
+    text.field("source_busiest_minute_bytes", source.busiest_minute_bytes);
+    text.field("source_backlog_alarm", u8::from(source.backlog_alarm));
     text.field("local_units", source.local_units);
     text.field("local_bytes", source.local_bytes);
     text.field("echoes", source.echoes);
     let set = &reading.write_off;
     text.field("write_off_pending", set.pending);
+    text.field("write_off_max_pending", set.max_pending);
     text.field("write_off_oldest_ms", set.oldest_ms);
     text.field("write_off_alarm", u8::from(set.alarm));
     text.field("write_off_issued", set.issued);
@@ -96,6 +104,8 @@ fn journal(text: &mut Text, reading: &Reading) {
     text.field("journal_units", journal.units);
     text.field("journal_bytes", journal.bytes);
     text.field("journal_max_bytes", journal.max_bytes);
+    text.field("journal_cached_bytes", journal.cached_bytes);
+    text.field("journal_cache_max_bytes", journal.cache_max_bytes);
     text.field("journal_first_offset", journal.first_offset);
     text.field("follower_id", &journal.follower_id);
     text.field("follower_offset", journal.follower_offset);
@@ -142,6 +152,7 @@ fn link(text: &mut Text, link: &LinkReading) {
     text.field(format_args!("{name}_lag_ms"), Known(link.lag_ms));
     text.field(format_args!("{name}_units"), link.units);
     text.field(format_args!("{name}_queued_bytes"), link.queued_bytes);
+    text.field(format_args!("{name}_queue_max_bytes"), link.queue_max_bytes);
 }
 
 #[cfg(test)]

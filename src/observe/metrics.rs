@@ -72,10 +72,22 @@ const SITE: &[Metric<Reading, Value>] = &[
         level(r.journal.offset)
     }),
     counter("source_stream_bytes", "Bytes of the stream read", |r| count(r.source.stream_bytes)),
+    gauge("source_backlog_bytes", "Size of the local Redis's backlog; 0 before it is known", |r| {
+        level(r.source.backlog_bytes)
+    }),
+    gauge("source_busiest_minute_bytes", "Written to the stream in the busiest minute", |r| {
+        level(r.source.busiest_minute_bytes)
+    }),
+    gauge("source_backlog_alarm", "1 when that is more than the backlog holds", |r| {
+        level(u64::from(r.source.backlog_alarm))
+    }),
     counter("local_units", "Local units taken into the journal", |r| count(r.source.local_units)),
     counter("local_bytes", "Bytes of local units", |r| count(r.source.local_bytes)),
     counter("echoes", "Batches of ours dropped from the stream", |r| count(r.source.echoes)),
     gauge("write_off_pending", "Tags in flight", |r| level(r.write_off.pending)),
+    gauge("write_off_max_pending", "Tags that may be in flight", |r| {
+        level(r.write_off.max_pending)
+    }),
     gauge("write_off_oldest_seconds", "Age of the oldest tag in flight", |r| {
         time(r.write_off.oldest_ms)
     }),
@@ -90,11 +102,20 @@ const SITE: &[Metric<Reading, Value>] = &[
     }),
     gauge("journal_bytes", "Bytes kept in the journal", |r| level(r.journal.bytes)),
     gauge("journal_max_bytes", "Bytes that the journal may keep", |r| level(r.journal.max_bytes)),
+    gauge("journal_cached_bytes", "Bytes of the journal that are in memory too", |r| {
+        level(r.journal.cached_bytes)
+    }),
+    gauge("journal_cache_max_bytes", "Bytes of the journal that may be in memory", |r| {
+        level(r.journal.cache_max_bytes)
+    }),
     gauge("journal_first_offset_bytes", "Stream offset where the journal begins", |r| {
         level(r.journal.first_offset)
     }),
     gauge("followers", "Connections that read from the journal", |r| {
         level(r.followers.len() as u64)
+    }),
+    gauge("followers_behind_bytes", "What the slowest replica or syncer has still to read", |r| {
+        level(r.followers_behind())
     }),
     counter("problems", "Problems that a person should know of", |r| count(r.problems)),
 ];
@@ -111,6 +132,9 @@ const LINK: &[Metric<LinkReading, Option<Value>>] = &[
     }),
     gauge("link_queued_bytes", "Bytes received and not yet applied", |l| {
         Some(level(l.queued_bytes))
+    }),
+    gauge("link_queue_max_bytes", "Bytes that may wait to be applied", |l| {
+        Some(level(l.queue_max_bytes))
     }),
     counter("link_units", "Units applied", |l| Some(count(l.units))),
     counter("link_commands", "Commands applied", |l| Some(count(l.commands))),

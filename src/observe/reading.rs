@@ -15,6 +15,8 @@ use crate::write_off::WriteOffSet;
 pub struct Reading {
     /// Version of redis-duplex.
     pub version: &'static str,
+    /// What it speaks on links.
+    pub link_protocol: u32,
     /// This site.
     pub site: String,
     /// The site whose data wins; empty without peers.
@@ -56,6 +58,12 @@ pub struct SourceReading {
     pub local_bytes: u64,
     /// Echoes dropped.
     pub echoes: u64,
+    /// Size of the local Redis's backlog; 0 before it is known.
+    pub backlog_bytes: u64,
+    /// Bytes written to its stream in the busiest minute.
+    pub busiest_minute_bytes: u64,
+    /// Whether that is more than the backlog holds.
+    pub backlog_alarm: bool,
 }
 
 /// Of the write-off set.
@@ -63,6 +71,8 @@ pub struct SourceReading {
 pub struct WriteOffReading {
     /// Tags in flight.
     pub pending: u64,
+    /// How many there may be; then writers wait.
+    pub max_pending: u64,
     /// Age of the oldest, in milliseconds.
     pub oldest_ms: u64,
     /// Whether that is an alarm.
@@ -94,6 +104,10 @@ pub struct JournalReading {
     pub bytes: u64,
     /// Bytes that may be kept.
     pub max_bytes: u64,
+    /// Bytes of recent blocks that are in memory too.
+    pub cached_bytes: u64,
+    /// Bytes that they may take.
+    pub cache_max_bytes: u64,
     /// The id that followers know the history by.
     pub follower_id: String,
     /// Where followers' bytes end.
@@ -139,6 +153,8 @@ pub struct LinkReading {
     pub full_syncs: u64,
     /// Bytes received and not applied.
     pub queued_bytes: u64,
+    /// How many there may be; then the connection is not read on.
+    pub queue_max_bytes: u64,
     /// The full sync that runs now.
     pub snapshot: Option<SnapshotReading>,
 }
@@ -182,6 +198,16 @@ impl Reading {
     }
 }
 
+impl Reading {
+    /// How far the slowest follower is behind the end of the journal, in its bytes; links tell
+    /// their own lag.
+    pub fn followers_behind(&self) -> u64 {
+        let followers = self.followers.iter().filter(|other| !other.kind.starts_with("link "));
+        let behind = followers.map(|other| self.journal.follower_offset.saturating_sub(other.sent));
+        behind.max().unwrap_or(0)
+    }
+}
+
 fn tail(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
@@ -211,6 +237,9 @@ impl SourceReading {
             local_units: load(&source.local_units),
             local_bytes: load(&source.local_bytes),
             echoes: load(&source.echoes),
+            backlog_bytes: load(&source.backlog_bytes),
+            busiest_minute_bytes: load(&source.busiest_minute_bytes),
+            backlog_alarm: source.is_backlog_small(),
         }
     }
 }
@@ -220,6 +249,7 @@ impl WriteOffReading {
         let status = set.status();
         Self {
             pending: status.pending as u64,
+            max_pending: status.max_pending as u64,
             oldest_ms: millis(status.oldest),
             alarm: status.alarm,
             issued: status.issued,
@@ -240,6 +270,8 @@ impl JournalReading {
             blocks: status.cached_blocks as u64,
             bytes: status.bytes,
             max_bytes: status.max_bytes,
+            cached_bytes: status.cached_bytes as u64,
+            cache_max_bytes: status.max_cached_bytes as u64,
             follower_id: status.follower_id.to_string(),
             follower_offset: status.head.follower.0,
             follower_first_offset: status.first_follower.0,
@@ -275,6 +307,7 @@ impl LinkReading {
             connects: load(&link.connects),
             full_syncs: load(&link.full_syncs),
             queued_bytes: load(&link.queued_bytes),
+            queue_max_bytes: link.queue_max_bytes,
             snapshot: link.snapshot().filter(|s| !s.done).map(|snapshot| {
                 let took = snapshot.since.elapsed();
                 SnapshotReading::of(&snapshot, took)

@@ -41,6 +41,10 @@ pub struct SourceStatus {
     pub echoes: AtomicU64,
     /// All bytes of the stream.
     pub stream_bytes: AtomicU64,
+    /// Size of the local Redis's backlog; 0 before it is known.
+    pub backlog_bytes: AtomicU64,
+    /// Bytes written to its stream in the busiest minute since the start.
+    pub busiest_minute_bytes: AtomicU64,
 }
 
 impl Default for SourceStatus {
@@ -54,11 +58,20 @@ impl Default for SourceStatus {
             local_bytes: AtomicU64::new(0),
             echoes: AtomicU64::new(0),
             stream_bytes: AtomicU64::new(0),
+            backlog_bytes: AtomicU64::new(0),
+            busiest_minute_bytes: AtomicU64::new(0),
         }
     }
 }
 
 impl SourceStatus {
+    /// Whether more was written within a minute than the backlog holds: a break of so long would
+    /// end in a full sync.
+    pub fn is_backlog_small(&self) -> bool {
+        let size = self.backlog_bytes.load(Ordering::Relaxed);
+        size > 0 && self.busiest_minute_bytes.load(Ordering::Relaxed) > size
+    }
+
     /// What it is doing.
     pub fn state(&self) -> SourceState {
         self.state.lock().clone()
@@ -132,11 +145,13 @@ pub struct LinkStatus {
     pub peer_offset: AtomicU64,
     /// Bytes received and not yet applied, as of the last frame from the peer.
     pub queued_bytes: AtomicU64,
+    /// How much of that there may be.
+    pub queue_max_bytes: u64,
 }
 
 impl LinkStatus {
     /// Of a link that has not begun.
-    pub fn new(site: SiteName, addr: String) -> Self {
+    pub fn new(site: SiteName, addr: String, queue_max_bytes: u64) -> Self {
         Self {
             site,
             addr,
@@ -154,6 +169,7 @@ impl LinkStatus {
             applied_at: AtomicU64::new(0),
             peer_offset: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
+            queue_max_bytes,
         }
     }
 

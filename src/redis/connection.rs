@@ -123,6 +123,16 @@ impl From<&crate::config::Redis> for Target {
     }
 }
 
+impl From<&crate::config::Peer> for Target {
+    fn from(config: &crate::config::Peer) -> Self {
+        Self {
+            addr: config.addr.clone(),
+            username: config.username.clone(),
+            password: config.password.clone(),
+        }
+    }
+}
+
 /// A connection, authenticated, with what was read and not yet used.
 #[derive(Debug)]
 pub struct Connection {

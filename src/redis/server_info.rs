@@ -19,6 +19,11 @@ impl InfoText {
         Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
+    /// Takes the fields of another answer, too.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// A field's text; empty when it is not there.
     pub fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
@@ -177,7 +182,7 @@ impl ServerInfo {
 }
 
 /// One section of a server's `INFO`.
-async fn info(connection: &mut Connection, section: &str) -> Result<InfoText, RedisError> {
+pub async fn info(connection: &mut Connection, section: &str) -> Result<InfoText, RedisError> {
     match connection.call(&["INFO", section]).await? {
         BytesFrame::BulkString(text) => Ok(InfoText::parse(&String::from_utf8_lossy(&text))),
         other => Err(connection.unexpected("INFO", format!("{other:?}"))),

@@ -211,7 +211,7 @@ impl<'a> Sidecar<'a> {
         let clock = Arc::new(Clock::default());
         let journal = disk.open(clock.clone())?;
         let (write_off, problems) = (WriteOffSet::new(), Arc::<Problems>::default());
-        let status = Arc::new(LinkStatus::new(peer.clone(), "simulated".to_owned()));
+        let status = Arc::new(LinkStatus::new(peer.clone(), "simulated".to_owned(), 16 << 20));
         let touched = Arc::new(watch::Sender::new(0));
         let nowhere = Target::open("simulated");
         // What both sites may have written at once has a model of its own (`conflict::model`).
@@ -239,6 +239,7 @@ impl<'a> Sidecar<'a> {
             flush: Flush::Stop,
             heartbeat: Duration::from_secs(1),
             timeout: Duration::from_secs(10),
+            queue_bytes: 16 << 20,
             checkpoint_touched: touched.subscribe(),
         };
         let source = Source {

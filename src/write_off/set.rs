@@ -15,8 +15,8 @@ use super::Tag;
 use crate::conflict::{Key, RemoteUnit};
 use crate::position::{Position, SiteName};
 
-/// Most tags in flight. Far above what batches in flight need (a few for each link and
-/// connection), so it is reached only when the stream stands still; then writers wait.
+/// Most tags in flight, unless the configuration says otherwise. Far above what batches in flight
+/// need (a few for each link and connection), so it is reached only when the stream stands still.
 const MAX_PENDING: usize = 64 * 1024;
 /// Batches of unknown fate that are remembered: a broken connection leaves two, and the mark of
 /// one comes before the next connection's first.
@@ -73,6 +73,8 @@ pub enum Settled {
 pub struct WriteOffStatus {
     /// Tags in the set.
     pub pending: usize,
+    /// How many there may be.
+    pub max_pending: usize,
     /// Age of the oldest.
     pub oldest: Duration,
     /// Whether that is an alarm.
@@ -96,6 +98,7 @@ pub struct WriteOffSet {
     /// Of batches whose fate was unknown when their connection broke, the oldest first.
     abandoned: Mutex<VecDeque<(Tag, Pending)>>,
     room: Semaphore,
+    max_pending: usize,
     settled: AtomicU64,
     earlier: AtomicU64,
     given_up: AtomicU64,
@@ -104,12 +107,18 @@ pub struct WriteOffSet {
 impl WriteOffSet {
     /// An empty set of a new session.
     pub fn new() -> Arc<Self> {
+        Self::bounded(MAX_PENDING)
+    }
+
+    /// Likewise, for this many tags.
+    pub fn bounded(max_pending: usize) -> Arc<Self> {
         Arc::new(Self {
             session: rand::random(),
             sequence: AtomicU64::new(0),
             pending: DashMap::with_hasher(RandomState::default()),
             abandoned: Mutex::default(),
-            room: Semaphore::new(MAX_PENDING),
+            room: Semaphore::new(max_pending),
+            max_pending,
             settled: AtomicU64::new(0),
             earlier: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
@@ -183,6 +192,7 @@ impl WriteOffSet {
         let oldest = oldest.unwrap_or_default();
         WriteOffStatus {
             pending: self.pending.len(),
+            max_pending: self.max_pending,
             oldest,
             alarm: oldest > OLD,
             issued: self.sequence.load(Ordering::Relaxed),
@@ -228,9 +238,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_set_makes_writers_wait() {
-        let set = WriteOffSet::new();
+        let set = WriteOffSet::bounded(100);
         let mut last = None;
-        for _ in 0..MAX_PENDING {
+        for _ in 0..set.status().max_pending {
             last = Some(set.issue(Origin::Endpoint).await);
         }
         let waiting = set.issue(Origin::Endpoint);

@@ -10,13 +10,20 @@
     reason = "helpers of tests stand outside #[test] functions, and a panic is how a test fails"
 )]
 
+mod backlog;
+mod check;
 mod conflicts;
 mod every_command;
 mod facts;
+mod failover;
 mod followers;
 mod hostile_peer;
+mod journal_disk;
 mod local_redis;
+mod memory;
+mod networks;
 mod no_loop;
+mod pressure;
 mod refusals;
 mod restarts;
 mod sidecar_works;

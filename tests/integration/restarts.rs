@@ -151,6 +151,8 @@ fn a_sidecar_whose_disk_was_wiped_goes_on_from_the_backlog() {
 #[test]
 fn a_sidecar_whose_disk_was_wiped_takes_a_full_sync_when_the_backlog_is_too_small() {
     let mut pair = streaming_pair();
+    let set = ["SET", "repl-backlog-size", "1mb"];
+    cmd("CONFIG").arg(&set).exec(&mut pair.a.client()).unwrap();
     let load = Load::start(&pair.a, "a");
     pair.sidecar_a.kill();
     std::fs::remove_dir_all(pair.sidecar_a.journal_dir()).unwrap();
@@ -539,4 +541,28 @@ fn a_flush_stops_the_link() {
     while began.elapsed() < A_WHILE {
         assert_eq!(keys(&pair.b, 0), ["before", "from b", "old"]);
     }
+}
+
+#[test]
+fn a_peer_that_is_stopped_in_good_order_is_no_warning() {
+    let mut pair = Pair::start();
+    pair.wait_streaming();
+    let loads = Loads::start(&pair);
+    for _ in 0..3 {
+        thread::sleep(A_WHILE);
+        pair.sidecar_b.stop();
+        eventually("the link to say why", PATIENCE, || {
+            let reason = pair.sidecar_a.info_duplex()["link_b_reason"].clone();
+            reason.contains("can't connect") || reason.contains("shutting down")
+        });
+        pair.sidecar_b.restart();
+        pair.sidecar_a.wait_link("b", "streaming");
+    }
+    loads.stop_and_check(&pair);
+    // The counter of b begins at its last start.
+    assert_eq!((pair.sidecar_a.full_syncs(), pair.sidecar_b.full_syncs()), (1, 0));
+    let mut client = pair.sidecar_a.client();
+    let errors: String = cmd("DUPLEX").arg("ERRORS").query(&mut client).unwrap();
+    assert!(!errors.contains("link"), "{errors}");
+    assert!(pair.sidecar_a.log().contains("the peer is shutting down"));
 }

@@ -3,7 +3,9 @@
 
 pub mod canonical;
 pub mod compare;
+pub mod disk;
 pub mod load;
+pub mod network;
 pub mod pair;
 pub mod ports;
 pub mod process;

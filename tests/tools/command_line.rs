@@ -69,7 +69,7 @@ fn configuration(directory: &Path, more: &str) -> String {
 fn every_command_has_help_with_examples() {
     let help = run(&["--help"]);
     assert_eq!(code(&help), 0);
-    for command in ["run", "verify", "status", "demo"] {
+    for command in ["run", "check", "verify", "status", "demo"] {
         assert!(stdout(&help).contains(command), "{command}");
         let help = run(&[command, "--help"]);
         assert_eq!(code(&help), 0);

@@ -110,6 +110,8 @@ impl Stage {
         std::fs::create_dir(&data).with_context(|| format!("can't make {}", data.display()))?;
         let mut command = Command::new(server);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        // The default holds no minute of the demo's writes.
+        command.args(["--repl-backlog-size", "64mb"]);
         // Without the delay, a sidecar waits 5 s for its first snapshot.
         command.args(["--repl-diskless-sync-delay", "0", "--dir"]).arg(&data);
         self.add(format!("redis-{site}"), command)

@@ -137,8 +137,12 @@ pub fn info_fields(text: &str) -> HashMap<String, String> {
 
 /// A connection to a RESP port of 127.0.0.1.
 pub fn connect(port: u16, database: u32) -> redis::RedisResult<Connection> {
-    Client::open(format!("redis://127.0.0.1:{port}/{database}"))?
-        .get_connection_with_timeout(PATIENCE)
+    connect_to(&format!("127.0.0.1:{port}/{database}"))
+}
+
+/// A connection to `[:password@]host:port[/database]`.
+pub fn connect_to(place: &str) -> redis::RedisResult<Connection> {
+    Client::open(format!("redis://{place}"))?.get_connection_with_timeout(PATIENCE)
 }
 
 fn binary() -> String {
@@ -150,6 +154,8 @@ fn spawn(program: &str, port: &Port, version: Version, settings: &[String], dir:
     let mut command = Command::new(program);
     command.current_dir(dir).args(["--port", &number, "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--appendonly", "no", "--databases", "16", "--repl-diskless-sync-delay", "0"]);
+    // The default holds no minute of a test's writes, which sidecars tell as a problem.
+    command.args(["--repl-backlog-size", "32mb"]);
     if version.is_seven_or_later() {
         // DEBUG is off by default from 7.0 on; servers before it refuse to start with this.
         command.args(["--enable-debug-command", "yes"]);

@@ -39,6 +39,7 @@ struct Shared {
     to_target: Way,
     to_client: Way,
     connections: Mutex<HashMap<u64, [TcpStream; 2]>>,
+    target: Mutex<String>,
     door: Mutex<Door>,
     door_changed: Condvar,
 }
@@ -84,8 +85,9 @@ impl Relay {
         let port = Port::free();
         let listener = TcpListener::bind(("127.0.0.1", port.number())).expect("relay listens");
         let shared = Arc::new(Shared::default());
-        let (theirs, target, number) = (Arc::clone(&shared), target.to_string(), port.number());
-        thread::spawn(move || accept_loop(listener, number, &target, &theirs));
+        *shared.target.lock().unwrap() = target.to_string();
+        let (theirs, number) = (Arc::clone(&shared), port.number());
+        thread::spawn(move || accept_loop(listener, number, &theirs));
         Self { shared, port }
     }
 
@@ -107,6 +109,12 @@ impl Relay {
     /// Cuts all connections; new ones are taken.
     pub fn cut(&self) {
         self.shared.cut();
+    }
+
+    /// Passes new connections on to another target, and cuts those that are there.
+    pub fn retarget(&self, target: &str) {
+        *self.shared.target.lock().unwrap() = target.to_string();
+        self.cut();
     }
 
     /// Closes the port, so that new connections are refused; those that are there stay.
@@ -176,7 +184,7 @@ impl Drop for Relay {
     }
 }
 
-fn accept_loop(mut listener: TcpListener, port: u16, target: &str, shared: &Arc<Shared>) {
+fn accept_loop(mut listener: TcpListener, port: u16, shared: &Arc<Shared>) {
     for id in 0_u64.. {
         let accepted = listener.accept();
         let mut door = shared.door.lock().unwrap();
@@ -194,6 +202,7 @@ fn accept_loop(mut listener: TcpListener, port: u16, target: &str, shared: &Arc<
             return;
         }
         drop(door);
+        let target = shared.target.lock().unwrap().clone();
         // Without the target the client is let in and dropped, as by a proxy.
         if let Ok((client, _)) = accepted
             && let Ok(target) = TcpStream::connect(target)

@@ -10,13 +10,20 @@ use std::process::Command;
 use redis::Connection;
 use tempfile::TempDir;
 
+use super::network::Host;
 use super::ports::Port;
 use super::process::Process;
-use super::redis_server::{RedisServer, connect, info_fields};
+use super::redis_server::{RedisServer, connect_to, info_fields};
 use super::{PATIENCE, eventually};
 
 /// Lines of the log shown when a test fails.
 const LOG_TAIL: usize = 60;
+
+/// Long loads overrun any backlog within a minute.
+const SMALL_BACKLOG: &str = "repl-backlog-size is too small";
+
+/// Of the user that sidecars on different hosts have.
+const PASSWORD: &str = "secret";
 
 /// What a sidecar is to be; [`start`](Self::start) makes it so.
 #[derive(Debug)]
@@ -29,6 +36,8 @@ pub struct Builder {
     peers: String,
     top: String,
     tables: String,
+    journal: Option<PathBuf>,
+    host: Option<Host>,
 }
 
 impl Builder {
@@ -43,12 +52,23 @@ impl Builder {
             peers: String::new(),
             top: String::new(),
             tables: String::new(),
+            journal: None,
+            host: None,
         }
     }
 
     /// Where it will listen for RESP; known before it starts, for the configuration of its peer.
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.listen.number())
+        let host = self.host.as_ref().map_or("127.0.0.1", |host| host.address);
+        format!("{host}:{}", self.listen.number())
+    }
+
+    /// Runs at a host of a network. It and its peers have a user then, since they are not on one
+    /// machine; to be said before [`peer`](Self::peer).
+    pub fn at(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
+        let user = format!("name = \"default\"\npassword = \"{PASSWORD}\"\nrole = \"admin\"");
+        self.setting("[user]", &user)
     }
 
     /// Reaches its Redis at another address, such as a relay's.
@@ -57,9 +77,18 @@ impl Builder {
         self
     }
 
+    /// Has its journal elsewhere than in its own directory.
+    pub fn journal_dir(mut self, dir: PathBuf) -> Self {
+        self.journal = Some(dir);
+        self
+    }
+
     /// Adds a peer, reached at `addr`.
     pub fn peer(mut self, site: &str, addr: &str) -> Self {
         write!(self.peers, "\n[[peer]]\nsite = \"{site}\"\naddr = \"{addr}\"\n").expect("a string");
+        if self.host.is_some() {
+            writeln!(self.peers, "password = \"{PASSWORD}\"").expect("a string");
+        }
         self
     }
 
@@ -95,21 +124,32 @@ impl Builder {
     pub fn start_without_waiting(self) -> Sidecar {
         let dir = TempDir::new().expect("temporary directory");
         let config = dir.path().join("config.toml");
-        std::fs::write(&config, self.config(&dir.path().join("journal"))).expect("config written");
+        let journal = self.journal.clone().unwrap_or_else(|| dir.path().join("journal"));
+        std::fs::write(&config, self.config(&journal)).expect("config written");
         let log = dir.path().join("log");
-        let process = spawn(&config, &log);
-        let Self { listen, http, .. } = self;
-        Sidecar { process, listen, http, config, log, allowed: Vec::new(), _dir: dir }
+        let process = spawn(&config, &log, self.host.as_ref());
+        let Self { listen, http, host, .. } = self;
+        Sidecar {
+            process,
+            listen,
+            http,
+            host,
+            config,
+            log,
+            allowed: vec![SMALL_BACKLOG.to_owned()],
+            _dir: dir,
+        }
     }
 
     /// The configuration file's text.
     fn config(&self, journal: &Path) -> String {
+        let listen = match self.host {
+            Some(_) => format!("0.0.0.0:{}", self.listen.number()),
+            None => self.addr(),
+        };
         let base = [
             ("redis", format!("addr = \"{}\"", self.redis)),
-            (
-                "listen",
-                format!("addr = \"{}\"\thttp = \"127.0.0.1:{}\"", self.addr(), self.http.number()),
-            ),
+            ("listen", format!("addr = \"{listen}\"\thttp = \"127.0.0.1:{}\"", self.http.number())),
             ("journal", format!("dir = \"{}\"", journal.display())),
             ("conflict", format!("primary = \"{}\"", self.primary)),
         ];
@@ -139,6 +179,7 @@ pub struct Sidecar {
     config: PathBuf,
     log: PathBuf,
     allowed: Vec<String>,
+    host: Option<Host>,
     _dir: TempDir,
 }
 
@@ -150,7 +191,15 @@ impl Sidecar {
 
     /// A new connection to its RESP port.
     pub fn client(&self) -> Connection {
-        connect(self.listen.number(), 0).expect("the sidecar takes a connection")
+        self.connect().expect("the sidecar takes a connection")
+    }
+
+    fn connect(&self) -> redis::RedisResult<Connection> {
+        let port = self.listen.number();
+        match &self.host {
+            Some(host) => connect_to(&format!(":{PASSWORD}@{}:{port}", host.from_outside)),
+            None => connect_to(&format!("127.0.0.1:{port}")),
+        }
     }
 
     /// Declares that the log may hold warnings and errors with this text in them.
@@ -166,6 +215,11 @@ impl Sidecar {
     /// Where its journal is.
     pub fn journal_dir(&self) -> PathBuf {
         self.config.with_file_name("journal")
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// The process id.
@@ -245,7 +299,7 @@ impl Sidecar {
         if self.process.ended().is_none() {
             self.process.kill();
         }
-        self.process = spawn(&self.config, &self.log);
+        self.process = spawn(&self.config, &self.log, self.host.as_ref());
         self.wait_ready();
     }
 
@@ -255,7 +309,8 @@ impl Sidecar {
             if let Some(status) = self.process.ended() {
                 panic!("the sidecar ended with {status}: {}", self.tail());
             }
-            let pong = connect(self.listen.number(), 0)
+            let pong = self
+                .connect()
                 .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
             pong.is_ok_and(|pong| pong == "PONG")
         });
@@ -302,8 +357,13 @@ pub fn is_alarm(line: &str) -> bool {
     text || json || line.contains("panicked at")
 }
 
-fn spawn(config: &Path, log: &Path) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-duplex"));
+fn spawn(config: &Path, log: &Path, host: Option<&Host>) -> Process {
+    let program = env!("CARGO_BIN_EXE_redis-duplex");
+    let mut command = Command::new(host.map_or(program, |_| "ip"));
+    if let Some(host) = host {
+        // It becomes the program, so that signals reach it.
+        command.args(["netns", "exec", &host.name, program]);
+    }
     // Colour codes around the level would hide it from the check of the log.
     command.arg("run").arg("-c").arg(config).env("NO_COLOR", "1");
     Process::spawn(&mut command, log)
