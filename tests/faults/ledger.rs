@@ -46,6 +46,15 @@ pub struct Cell {
 /// is deleted.
 type Writes = Vec<(Option<u64>, Fate)>;
 
+/// How a server differs from what the writers know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Violation {
+    /// So many acknowledged writes are not there; all that is there is right.
+    Lost(usize, String),
+    /// Something is there twice, in another order, or though nobody wrote it.
+    Wrong(String),
+}
+
 /// All writes of a writer, or of several.
 #[derive(Debug, Default)]
 pub struct Ledger(BTreeMap<Cell, Writes>);
@@ -70,24 +79,30 @@ impl Ledger {
         self.0.values().flatten().filter(|(_, other)| *other == fate).count()
     }
 
-    /// Where `server` holds something else than the writers know, a line each.
-    pub fn violations(&self, server: &RedisServer) -> Vec<String> {
+    /// Where `server` holds something else than the writers know.
+    pub fn violations(&self, server: &RedisServer) -> Vec<(&Cell, Violation)> {
         let mut found = Vec::new();
         let mut clients: BTreeMap<u32, Connection> = BTreeMap::new();
         for (cell, writes) in &self.0 {
             let client =
                 clients.entry(cell.database).or_insert_with(|| server.client_db(cell.database));
-            if let Err(what) = cell.check(client, writes) {
-                let field = cell.field.as_ref().map_or(String::new(), |name| format!(" {name}"));
-                found.push(format!("db {} {}{field}: {what}", cell.database, cell.key));
+            if let Err(violation) = cell.check(client, writes) {
+                found.push((cell, violation));
             }
         }
         found
     }
 }
 
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "db {} {}", self.database, self.key)?;
+        self.field.as_ref().map_or(Ok(()), |field| write!(f, " {field}"))
+    }
+}
+
 impl Cell {
-    fn check(&self, client: &mut Connection, writes: &Writes) -> Result<(), String> {
+    fn check(&self, client: &mut Connection, writes: &Writes) -> Result<(), Violation> {
         match self.shape {
             Shape::Counter => check_counter(self.number(client).unwrap_or(0), writes),
             Shape::Register => check_register(self.number(client), writes),
@@ -126,36 +141,40 @@ impl Cell {
     }
 }
 
-fn check_counter(value: u64, writes: &Writes) -> Result<(), String> {
+fn check_counter(value: u64, writes: &Writes) -> Result<(), Violation> {
     let sum = |fate| -> u64 {
         writes.iter().filter(|write| write.1 == fate).filter_map(|write| write.0).sum()
     };
     let (done, unknown) = (sum(Fate::Done), sum(Fate::Unknown));
-    if (done..=done + unknown).contains(&value) {
-        return Ok(());
+    let text = || format!("counts {value}, acknowledged {done}, of unknown fate {unknown}");
+    if value > done + unknown {
+        return Err(Violation::Wrong(text()));
     }
-    Err(format!("counts {value}, acknowledged {done}, of unknown fate {unknown}"))
+    if value < done {
+        // Increments are of 2 on average.
+        let writes = usize::try_from((done - value).div_ceil(2)).unwrap();
+        return Err(Violation::Lost(writes, text()));
+    }
+    Ok(())
 }
 
-fn check_register(value: Option<u64>, writes: &Writes) -> Result<(), String> {
-    let mut allowed = vec![None];
-    for (number, fate) in writes {
-        match fate {
-            Fate::Done => allowed = vec![*number],
-            Fate::Unknown => allowed.push(*number),
-            Fate::Refused => {}
-        }
+fn check_register(value: Option<u64>, writes: &Writes) -> Result<(), Violation> {
+    let written: Vec<_> = writes.iter().filter(|(_, fate)| *fate != Fate::Refused).collect();
+    let last = written.iter().rposition(|(_, fate)| *fate == Fate::Done);
+    let stands = written.iter().rposition(|(number, _)| *number == value);
+    let text = || format!("holds {value:?}, the last acknowledged is {:?}", written[last.unwrap()]);
+    match (stands, last) {
+        (None, None) if value.is_none() => Ok(()),
+        (None, Some(last)) if value.is_none() => Err(Violation::Lost(last + 1, text())),
+        (None, _) => Err(Violation::Wrong(format!("holds {value:?}, which nobody wrote"))),
+        (Some(stands), Some(last)) if stands < last => Err(Violation::Lost(last - stands, text())),
+        (Some(_), _) => Ok(()),
     }
-    if allowed.contains(&value) {
-        return Ok(());
-    }
-    Err(format!("holds {value:?}, should be one of {allowed:?}"))
 }
 
-/// What was acknowledged is there once, in order; what was refused is not.
-fn check_sequence(elements: &[u64], writes: &Writes) -> Result<(), String> {
+fn check_sequence(elements: &[u64], writes: &Writes) -> Result<(), Violation> {
     if !elements.is_sorted_by(|one, next| one < next) {
-        return Err(format!("out of order, or twice: {elements:?}"));
+        return Err(Violation::Wrong(format!("out of order, or twice: {elements:?}")));
     }
     let mut missing = Vec::new();
     let mut unexpected = elements.len();
@@ -167,40 +186,56 @@ fn check_sequence(elements: &[u64], writes: &Writes) -> Result<(), String> {
             (true, Fate::Refused) | (false, _) => {}
         }
     }
-    if missing.is_empty() && unexpected == 0 {
+    if unexpected > 0 {
+        return Err(Violation::Wrong(format!("{unexpected} elements should not be there")));
+    }
+    if missing.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "{} of {} acknowledged are missing ({missing:?}), {unexpected} should not be there",
-        missing.len(),
-        writes.len()
-    ))
+    let text = format!("{} of {} are missing: {missing:?}", missing.len(), writes.len());
+    Err(Violation::Lost(missing.len(), text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::Fate::{Done, Refused, Unknown};
-    use super::{check_counter, check_register, check_sequence};
+    use super::{Violation, Writes, check_counter, check_register, check_sequence};
+
+    fn writes(list: &[(u64, super::Fate)]) -> Writes {
+        list.iter().map(|(number, fate)| (Some(*number), *fate)).collect()
+    }
+
+    fn is_lost(result: &Result<(), Violation>, count: usize) -> bool {
+        matches!(result, Err(Violation::Lost(lost, _)) if *lost == count)
+    }
 
     #[test]
     fn a_write_of_unknown_fate_may_have_happened() {
-        let writes = vec![(Some(0), Done), (Some(1), Unknown), (Some(2), Refused), (Some(3), Done)];
-        assert!(check_sequence(&[0, 1, 3], &writes).is_ok());
-        assert!(check_sequence(&[0, 3], &writes).is_ok());
-        for wrong in [&[0, 1][..], &[0, 2, 3], &[0, 3, 1], &[0, 0, 3], &[0, 3, 4]] {
-            assert!(check_sequence(wrong, &writes).is_err(), "{wrong:?}");
+        let list = writes(&[(0, Done), (1, Unknown), (2, Refused), (3, Done)]);
+        assert!(check_sequence(&[0, 1, 3], &list).is_ok());
+        assert!(check_sequence(&[0, 3], &list).is_ok());
+        assert!(is_lost(&check_sequence(&[0, 1], &list), 1));
+        assert!(is_lost(&check_sequence(&[], &list), 2));
+        for wrong in [&[0, 2, 3][..], &[0, 3, 1], &[0, 0, 3], &[0, 3, 4]] {
+            assert!(matches!(check_sequence(wrong, &list), Err(Violation::Wrong(_))), "{wrong:?}");
         }
-        let writes = vec![(Some(5), Done), (Some(2), Unknown), (Some(9), Refused)];
-        assert!((5..=7).all(|value| check_counter(value, &writes).is_ok()));
-        assert!([4, 8, 14].iter().all(|value| check_counter(*value, &writes).is_err()));
+        let counter = writes(&[(5, Done), (2, Unknown), (9, Refused)]);
+        assert!((5..=7).all(|value| check_counter(value, &counter).is_ok()));
+        assert!(is_lost(&check_counter(2, &counter), 2));
+        assert!(matches!(check_counter(8, &counter), Err(Violation::Wrong(_))));
     }
 
     #[test]
     fn the_last_value_stands() {
-        let writes = vec![(Some(1), Unknown), (Some(2), Done), (None, Unknown), (Some(4), Refused)];
-        assert!(check_register(Some(2), &writes).is_ok());
-        assert!(check_register(None, &writes).is_ok());
-        assert!(check_register(Some(1), &writes).is_err());
-        assert!(check_register(Some(4), &writes).is_err());
+        let mut list = writes(&[(1, Unknown), (2, Done), (3, Done)]);
+        assert!(check_register(Some(3), &list).is_ok());
+        list.extend([(None, Unknown), (Some(4), Refused)]);
+        assert!(check_register(Some(3), &list).is_ok());
+        assert!(check_register(None, &list).is_ok());
+        assert!(is_lost(&check_register(Some(1), &list), 2));
+        assert!(matches!(check_register(Some(4), &list), Err(Violation::Wrong(_))));
+        let list = writes(&[(1, Unknown)]);
+        assert!(check_register(None, &list).is_ok() && check_register(Some(1), &list).is_ok());
+        assert!(is_lost(&check_register(None, &writes(&[(1, Done)])), 1));
     }
 }

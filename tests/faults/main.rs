@@ -35,7 +35,7 @@ fn both_sites_hold_what_was_acknowledged() {
     for round in options.first..options.first + options.rounds {
         let schedule = Schedule::draw(options.seed, round, options.kind);
         let repeat = options.command(round, 1);
-        let outcome = Arena::start(&schedule, repeat).run(&schedule);
+        let outcome = Arena::start(&schedule, repeat, options.strict).run(&schedule);
         println!("{}", outcome.line(round, &schedule));
         report.add(&schedule, &outcome);
     }

@@ -31,6 +31,8 @@ pub struct Options {
     pub first: u64,
     /// All rounds of this kind; else the seed decides.
     pub kind: Option<Kind>,
+    /// Also what a full sync is known to lose fails a round.
+    pub strict: bool,
 }
 
 impl Options {
@@ -50,12 +52,15 @@ impl Options {
             rounds: number("ROUNDS").unwrap_or(ROUNDS),
             first: number("FIRST").unwrap_or(0),
             kind,
+            strict: var("REDIS_DUPLEX_FAULTS_STRICT").is_ok_and(|value| value == "1"),
         }
     }
 
     /// What repeats these rounds.
     pub fn command(&self, first: u64, rounds: u64) -> String {
         let kind = self.kind.map_or(String::new(), |kind| format!(" --kind {}", kind.name()));
-        format!("./dev test faults --seed {} --first {first} --rounds {rounds}{kind}", self.seed)
+        let strict = if self.strict { " --strict" } else { "" };
+        let seed = self.seed;
+        format!("./dev test faults --seed {seed} --first {first} --rounds {rounds}{kind}{strict}")
     }
 }

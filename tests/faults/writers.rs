@@ -72,8 +72,8 @@ impl Writers {
     }
 }
 
-/// Checks that no transaction was taken apart; differences, a line each.
-pub fn torn_transactions(server: &RedisServer) -> Vec<String> {
+/// Transactions that were taken apart: a key of theirs, and what is wrong.
+pub fn torn_transactions(server: &RedisServer) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for number in 0..WRITERS {
         let mut home = server.client_db(number * 2);
@@ -84,7 +84,8 @@ pub fn torn_transactions(server: &RedisServer) -> Vec<String> {
             let list = format!("{site}:{number}:away");
             let beside: u64 = cmd("LLEN").arg(&list).query(&mut away).unwrap();
             if within.unwrap_or(0) != 2 * beside {
-                found.push(format!("{counter} is {within:?} and {list} has {beside} elements"));
+                let what = format!("it is {within:?} and {list} has {beside} elements");
+                found.push((counter, what));
             }
         }
     }
