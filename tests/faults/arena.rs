@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use redis::cmd;
+
 use crate::lanes;
 use crate::ledger::{Fate, Ledger, Violation};
 use crate::options::Kind;
 use crate::report::Outcome;
 use crate::schedule::{Place, SITES, Schedule};
+use crate::support::compare::differences;
 use crate::support::eventually;
 use crate::support::pair::Pair;
 use crate::support::redis_server::RedisServer;
@@ -32,6 +35,10 @@ const REDIS: [&str; 8] = [
 /// How long two sites may take to become equal after all is healed: the longest wait between two
 /// tries is 5 s, and after a full sync there may be another one.
 const CATCH_UP: Duration = Duration::from_secs(40);
+/// For so long two comparisons must find nothing.
+const AGREE: Duration = Duration::from_millis(50);
+/// After this time without a change, longer than any wait between two tries, what differs stays so.
+const GIVE_UP: Duration = Duration::from_secs(6);
 /// How long the streams must stand still: many round trips of a loop.
 const STILL: Duration = Duration::from_millis(400);
 /// Within this time they must come to rest.
@@ -47,7 +54,8 @@ const EXPECTED: [&str; 5] = [
 ];
 
 /// Where both sites have a key, a full sync leaves this site's value: so what the other site wrote,
-/// and this one had not seen, is lost with it. `--strict` does not put up with that.
+/// and this one had not seen, is lost with it, or differs from then on. `--strict` does not put up
+/// with that.
 const PRIMARY: &str = SITES[0];
 
 /// Keys begin with the site that writes them.
@@ -111,9 +119,9 @@ impl Arena {
         self.strike(schedule);
         let healed = Instant::now();
         let ledger = writers.stop();
-        self.pair.wait_equal(CATCH_UP);
-        let equal_after = healed.elapsed();
+        let (equal_after, differ) = self.wait_equal(healed, schedule.kind);
         self.pair.wait_streaming();
+        self.check_ways();
         self.wait_still();
         let lost = self.check(&ledger, schedule.kind);
         let syncs = [0, 1].map(|site| self.full_syncs()[site] - syncs_before[site]);
@@ -124,13 +132,46 @@ impl Arena {
             writes: ledger.count(Fate::Done),
             unknown: ledger.count(Fate::Unknown),
             lost,
+            differ,
             full_syncs: syncs.iter().sum(),
             equal_after,
             took: began.elapsed(),
         }
     }
 
-    /// Checks both servers, which are equal, against the ledger; how many acknowledged writes were
+    /// Waits until both servers hold the same; how long after `healed` they did, and how many keys
+    /// still differ where a full sync is known to leave them so.
+    fn wait_equal(&self, healed: Instant, kind: Kind) -> (Duration, usize) {
+        if kind == Kind::Resume || self.strict {
+            self.pair.wait_equal(CATCH_UP);
+            return (healed.elapsed(), 0);
+        }
+        let (mut before, mut since) = (Vec::new(), Instant::now());
+        eventually("keys of the primary to be equal", CATCH_UP, || {
+            let found = differences(&self.pair.a, &self.pair.b);
+            if found != before {
+                (before, since) = (found, Instant::now());
+            }
+            let known = |line: &String| line.contains(" key \"b:");
+            let long_enough = if before.is_empty() { AGREE } else { GIVE_UP };
+            before.iter().all(known) && since.elapsed() >= long_enough
+        });
+        (since - healed, before.len())
+    }
+
+    /// Something that is written at either site arrives at the other.
+    fn check_ways(&self) {
+        let servers = [&self.pair.a, &self.pair.b];
+        for (from, to) in [(0, 1), (1, 0)] {
+            let key = format!("{}:probe", SITES[from]);
+            cmd("SET").arg(&key).arg(1).exec(&mut servers[from].client()).unwrap();
+            eventually("a write to arrive at the other site", COME_TO_REST, || {
+                cmd("EXISTS").arg(&key).query(&mut servers[to].client()).unwrap()
+            });
+        }
+    }
+
+    /// Checks both servers, which agree, against the ledger; how many acknowledged writes were
     /// lost where that is known to happen.
     fn check(&self, ledger: &Ledger, kind: Kind) -> usize {
         let loses = kind == Kind::Restart && !self.strict;
@@ -151,7 +192,7 @@ impl Arena {
             let new = torn.into_iter().filter(|(key, _)| !loses || is_of_primary(key));
             found.extend(new.map(|(key, what)| format!("at {site}: {key}: {what}")));
         }
-        assert!(found.is_empty(), "the sites are equal, but\n{}", found.join("\n"));
+        assert!(found.is_empty(), "the sites agree, but\n{}", found.join("\n"));
         lost
     }
 
