@@ -152,7 +152,8 @@ impl Relay {
         self.shared.way(direction).delay_ms.store(milliseconds, Ordering::SeqCst);
     }
 
-    /// Ends swallowing and delays. A connection that lost bytes is of no more use: cut it.
+    /// Ends swallowing and delays. A connection that lost bytes goes on losing all that follows in
+    /// that direction, since TCP leaves no gaps: cut it.
     pub fn pass(&self) {
         for way in [&self.shared.to_target, &self.shared.to_client] {
             way.swallow.store(false, Ordering::SeqCst);
@@ -165,8 +166,8 @@ impl Relay {
     pub fn swallow_replies_then_cut(&self, until: impl FnOnce()) {
         self.swallow(Direction::ToClient);
         until();
-        self.cut();
         self.pass();
+        self.cut();
     }
 
     fn wake_listener(&self) {
@@ -242,8 +243,10 @@ fn read_loop(
 ) -> bool {
     let way = shared.way(direction);
     let mut chunk = vec![0; CHUNK];
+    let mut lost = false;
     while let Ok(length @ 1..) = from.read(&mut chunk) {
-        if way.swallow.load(Ordering::SeqCst) {
+        lost |= way.swallow.load(Ordering::SeqCst);
+        if lost {
             way.swallowed.fetch_add(length as u64, Ordering::SeqCst);
             continue;
         }
@@ -252,7 +255,7 @@ fn read_loop(
             break;
         }
     }
-    if !way.swallow.load(Ordering::SeqCst) {
+    if !lost && !way.swallow.load(Ordering::SeqCst) {
         return true;
     }
     // A black hole has no end either: while the queue lives, the writing thread keeps its socket.
