@@ -309,6 +309,11 @@ impl Conflicts {
         Some(open.into_iter().flatten().min().map_or(floor, |open| open.min(floor)))
     }
 
+    /// The peer has seen local writes up to here; what it has not is known behind this.
+    pub fn seen_up_to(&self) -> Option<Offset> {
+        self.table.lock().floor()
+    }
+
     /// Keys with writes that the peer has not seen.
     pub fn unseen_keys(&self) -> usize {
         self.table.lock().len()

@@ -52,6 +52,9 @@ pub enum Frame {
         keys: u64,
         /// The session in which this site's own link had asked for a full sync by then.
         pair: Option<LinkSession>,
+        /// The receiver is to hold what is in it and nothing else, but for its own writes that the
+        /// sender had not seen; else what the receiver has stays.
+        mirror: bool,
         /// What the site had certainly seen of others when it was taken.
         seen: Seen,
     },
@@ -90,11 +93,12 @@ impl Frame {
                 out.put_u64_le(from.time);
                 1
             }
-            Self::Snapshot { at, keys, pair, seen } => {
+            Self::Snapshot { at, keys, pair, mirror, seen } => {
                 put_position(out, *at);
                 out.put_u64_le(*keys);
                 out.put_u8(pair.is_some().into());
                 out.put_u64_le(pair.map_or(0, |session| session.0));
+                out.put_u8((*mirror).into());
                 put_seen(out, seen);
                 2
             }
@@ -158,6 +162,7 @@ impl Frame {
                 at: get_position(&mut payload)?,
                 keys: get_u64(&mut payload)?,
                 pair: get_session(&mut payload)?,
+                mirror: payload.try_get_u8().map_err(|_| FrameError::Broken("mirror"))? != 0,
                 seen: get_seen(&mut payload)?,
             },
             3 => return Ok(Some(Self::SnapshotBytes(payload))),
@@ -247,7 +252,13 @@ mod tests {
         let seen = Seen(vec![("b".parse().unwrap(), at), ("c_2".parse().unwrap(), at)]);
         vec![
             Frame::Resume { from: Checkpoint { position: at, database: Database(3), time: 9 } },
-            Frame::Snapshot { at, keys: 12, pair: Some(LinkSession(7)), seen: seen.clone() },
+            Frame::Snapshot {
+                at,
+                keys: 12,
+                pair: Some(LinkSession(7)),
+                mirror: true,
+                seen: seen.clone(),
+            },
             Frame::SnapshotBytes(Bytes::from_static(b"abc")),
             Frame::SnapshotEnd,
             Frame::Block(Bytes::from_static(b"")),

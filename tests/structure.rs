@@ -22,8 +22,8 @@ const ALLOWED: [(&str, &[&str]); 22] = [
     (
         "feed",
         &[
-            "backlog", "backoff", "clock", "endpoint", "frame", "journal", "observe", "pairing",
-            "position", "redis", "resp",
+            "apply", "backlog", "backoff", "clock", "endpoint", "frame", "journal", "observe",
+            "pairing", "position", "redis", "resp",
         ],
     ),
     ("frame", &["clock", "position"]),

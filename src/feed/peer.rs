@@ -11,10 +11,11 @@ use tracing::{info, warn};
 
 use super::Feed;
 use super::snapshot::{Snapshot, SnapshotError};
+use crate::apply::read_checkpoints;
 use crate::frame::{Frame, PROTOCOL, SHUTTING_DOWN};
 use crate::journal::{Head, NotInJournal, Read, UnitReader};
 use crate::position::{Checkpoint, LinkSession, Position, SiteName};
-use crate::redis::SnapshotPart;
+use crate::redis::{Connection, ServerInfo, SnapshotPart};
 use crate::resp::{self, Request};
 
 /// Heartbeats that only tell what was seen come at most so often.
@@ -40,12 +41,14 @@ enum Begin {
     Full,
 }
 
-/// `DUPLEX LINK <protocol> <from site> <to site> <primary> <session> new|resume|full [checkpoint ..]`.
+/// `DUPLEX LINK <protocol> <from site> <to site> <primary> <session> new|resume|full <known> [checkpoint ..]`.
 #[derive(Debug)]
 struct LinkRequest {
     site: SiteName,
     session: LinkSession,
     begin: Begin,
+    /// Behind this the peer knows what of its own writes we have not seen.
+    known: Option<Position>,
     checkpoints: Vec<Checkpoint>,
 }
 
@@ -153,9 +156,13 @@ impl Feed {
             other => return Err(format!("\"{other}\" is no way to begin a link")),
         };
         let checkpoints: Result<_, _> =
-            (8..request.len()).map(|index| word(index).parse()).collect();
+            (9..request.len()).map(|index| word(index).parse()).collect();
         let checkpoints = checkpoints.map_err(|error| format!("{error}"))?;
-        Ok(LinkRequest { site: site.clone(), session, begin, checkpoints })
+        let known = match word(8).as_str() {
+            "-" => None,
+            known => Some(known.parse().map_err(|error| format!("{error}"))?),
+        };
+        Ok(LinkRequest { site: site.clone(), session, begin, known, checkpoints })
     }
 
     async fn serve_link(
@@ -236,16 +243,21 @@ impl Feed {
         request: &LinkRequest,
     ) -> Result<UnitReader, PeerEnd> {
         let site = &request.site;
-        info!(%site, begin = ?request.begin, "a peer takes a full sync");
+        let applied = self.applied_of(site).await?;
+        let mirror = self.may_mirror(request, applied).await?;
+        info!(%site, begin = ?request.begin, mirror, "a peer takes a full sync");
         let peer = self.peers.get(site).map(|peer| (peer, peer.cut(request.session)));
         let mut pair = None;
-        if let Some((pairing, _)) = &peer {
+        if let Some((pairing, _)) = peer.as_ref().filter(|_| !mirror) {
             let told = request.begin == Begin::Full;
             let paired = pairing.pair(request.session, told);
             pair = self.while_waiting(stream, "both links begin", paired).await?;
         }
         // Read before the snapshot is cut: what was seen later may not be in it.
-        let seen = (*self.journal.head().seen).clone();
+        let mut seen = (*self.journal.head().seen).clone();
+        if let Some(applied) = applied {
+            seen = seen.with(site, applied.position);
+        }
         let begin = timeout(SNAPSHOT_TIMEOUT, Snapshot::begin(&self.target, true));
         let mut snapshot = self
             .while_waiting(stream, "the snapshot is being prepared", begin)
@@ -258,7 +270,8 @@ impl Feed {
         self.while_waiting(stream, "the source catches up", snapshot.caught_up(&self.journal))
             .await??;
         let mut out = BytesMut::new();
-        Frame::Snapshot { at: snapshot.at, keys: snapshot.keys, pair, seen }.put(&mut out);
+        let (at, keys) = (snapshot.at, snapshot.keys);
+        Frame::Snapshot { at, keys, pair, mirror, seen }.put(&mut out);
         stream.write_all(&out).await?;
         loop {
             let next = snapshot.next();
@@ -274,6 +287,35 @@ impl Feed {
         Frame::SnapshotEnd.put(&mut out);
         stream.write_all(&out).await?;
         Ok(self.journal.read_from(snapshot.at)?)
+    }
+
+    /// Up to where the peer's units are applied here.
+    async fn applied_of(&self, site: &SiteName) -> Result<Option<Checkpoint>, PeerEnd> {
+        let mut connection = Connection::open(&self.target).await.map_err(SnapshotError::from)?;
+        let found = read_checkpoints(&mut connection, site).await.map_err(SnapshotError::from)?;
+        Ok(found.into_iter().map(|(_, checkpoint)| checkpoint).max_by_key(|c| c.position.offset))
+    }
+
+    /// Whether the peer is to become what this site is, but for its own writes that we lack. Then
+    /// our own link goes on where it is, and nothing that the peer's clients wrote is lost. For that
+    /// the peer must know these writes; and our data must not have gone back behind what the peer
+    /// has of it, or it would lose with us what we lost.
+    async fn may_mirror(
+        &self,
+        request: &LinkRequest,
+        applied: Option<Checkpoint>,
+    ) -> Result<bool, PeerEnd> {
+        let (Some(known), Some(applied)) = (request.known, applied) else { return Ok(false) };
+        let theirs = request.checkpoints.iter().max_by_key(|c| c.position.offset);
+        let Some(theirs) = theirs.filter(|_| request.begin == Begin::Resume) else {
+            return Ok(false);
+        };
+        if applied.position.replid != known.replid || applied.position.offset < known.offset {
+            return Ok(false);
+        }
+        let mut connection = Connection::open(&self.target).await.map_err(SnapshotError::from)?;
+        let server = ServerInfo::ask(&mut connection).await.map_err(SnapshotError::from)?;
+        Ok(server.has_not_gone_back_behind(theirs.position))
     }
 
     /// Runs `work`, telling the peer meanwhile that we are there. `work` must be cancel safe or

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tracing::info;
 
 use super::LinkError;
+use super::extra::KeySet;
 use crate::apply::{Item, Kind};
 use crate::observe::{LinkStatus, Snapshot};
 use crate::position::{Checkpoint, Database, Position, SiteName};
@@ -22,11 +23,23 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// Elements and bytes in one native command, where an entry can't be restored as it is.
 pub(super) const COMMAND_LIMITS: CommandLimits = CommandLimits { elements: 512, bytes: 1 << 20 };
 
+/// What becomes of what is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It stays: this site is the primary.
+    Add,
+    /// It stays where the peer has nothing.
+    Replace,
+    /// It goes, but for local writes that the peer has not seen.
+    Mirror,
+}
+
 /// The state of one full sync.
 pub(super) struct FullSync {
     at: Position,
-    /// This site is the primary: entries are only added.
-    only_add: bool,
+    mode: Mode,
+    /// All keys of the snapshot, as hashes, if others are to go.
+    kept: Option<KeySet>,
     target: RdbVersion,
     decoder: Decoder,
     buffer: BytesMut,
@@ -40,7 +53,7 @@ impl FullSync {
     pub(super) fn new(
         at: Position,
         keys: u64,
-        only_add: bool,
+        mode: Mode,
         server: &ServerInfo,
         status: Arc<LinkStatus>,
     ) -> Self {
@@ -50,7 +63,8 @@ impl FullSync {
         status.update_snapshot(|shown| *shown = Some(progress.clone()));
         Self {
             at,
-            only_add,
+            mode,
+            kept: (mode == Mode::Mirror).then(KeySet::default),
             target: RdbVersion::of_server(is_valkey, server.version.number),
             decoder: Decoder::new(Limits::default()),
             buffer: BytesMut::new(),
@@ -83,6 +97,9 @@ impl FullSync {
                 rdb::Item::Entry(entry) if &entry.key[..] == CHECKPOINT_KEY => {}
                 rdb::Item::Entry(entry) => {
                     self.progress.keys += 1;
+                    if let Some(kept) = &mut self.kept {
+                        kept.add(Database(entry.db), &entry.key);
+                    }
                     items.push(self.entry(&entry)?);
                 }
                 rdb::Item::Function { code } => items.push(self.function(&code)),
@@ -92,6 +109,11 @@ impl FullSync {
         }
         self.show();
         Ok(items)
+    }
+
+    /// The keys of the snapshot, once it is over, if others are to go.
+    pub(super) fn take_kept(&mut self) -> Option<KeySet> {
+        self.kept.take()
     }
 
     /// The snapshot is over; where it was taken.
@@ -108,7 +130,7 @@ impl FullSync {
     }
 
     fn kind(&self) -> Kind {
-        if self.only_add { Kind::EntryIfMissing } else { Kind::Entry }
+        if self.mode == Mode::Add { Kind::EntryIfMissing } else { Kind::Entry }
     }
 
     fn entry(&self, entry: &Entry) -> Result<Item, LinkError> {
@@ -122,7 +144,7 @@ impl FullSync {
         let frequency = entry.frequency.map(|frequency| frequency.to_string());
         let mut words: Vec<&[u8]> =
             vec![b"RESTORE", &entry.key, expires.as_bytes(), &payload, b"ABSTTL"];
-        if !self.only_add {
+        if self.mode != Mode::Add {
             words.push(b"REPLACE");
         }
         if let Some(idle) = &idle {
@@ -140,7 +162,7 @@ impl FullSync {
     fn native(&self, entry: &Entry) -> Result<Item, LinkError> {
         let beside = [b"redis-duplex-incoming:", &entry.key[..]].concat();
         let mut built = entry.clone();
-        if self.only_add {
+        if self.mode == Mode::Add {
             built.key = beside.clone().into();
         }
         let mut out = BytesMut::new();
@@ -150,7 +172,7 @@ impl FullSync {
             resp::put_command(&mut out, &command);
             count += 1;
         })?;
-        if self.only_add {
+        if self.mode == Mode::Add {
             resp::put_command(&mut out, &[b"RENAMENX", &beside[..], &entry.key[..]]);
             resp::put_command(&mut out, &[b"DEL", &beside[..]]);
             count += 2;
@@ -161,7 +183,7 @@ impl FullSync {
 
     fn function(&self, code: &Bytes) -> Item {
         let mut words: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD"];
-        if !self.only_add {
+        if self.mode != Mode::Add {
             words.push(b"REPLACE");
         }
         words.push(code);

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, info};
 
-use super::full_sync::FullSync;
+use super::extra::Extra;
+use super::full_sync::{FullSync, Mode};
 use super::unit::Reading;
 use super::{Link, LinkError};
 use crate::apply::Item;
@@ -51,11 +52,11 @@ impl<'a> Intake<'a> {
                 self.link.status.set_state(LinkState::Streaming);
                 Ok(())
             }
-            Frame::Snapshot { at, keys, pair, seen } => {
+            Frame::Snapshot { at, keys, pair, mirror, seen } => {
                 if let Some(position) = seen.of(&self.link.site) {
                     self.link.apply.conflicts.seen(position);
                 }
-                self.begin_full_sync(at, keys, pair).await
+                self.begin_full_sync(at, keys, pair, mirror).await
             }
             Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
             Frame::SnapshotEnd => self.end_full_sync().await,
@@ -80,18 +81,28 @@ impl<'a> Intake<'a> {
         at: Position,
         keys: u64,
         pair: Option<LinkSession>,
+        mirror: bool,
     ) -> Result<(), LinkError> {
         let status = &self.link.status;
         status.set_state(LinkState::FullSync);
         status.full_syncs.fetch_add(1, Ordering::Relaxed);
         status.set_checkpoint(None);
-        info!(site = %status.site, %at, keys, "a full sync begins");
+        info!(site = %status.site, %at, keys, mirror, "a full sync begins");
         // Our own snapshot for the peer first, see `Pairing`.
         self.link.pairing.full_sync_begun(pair).await;
         let is_primary = self.link.primary.as_ref() == Some(&self.link.site);
-        let full_sync = FullSync::new(at, keys, is_primary, &self.server, status.clone());
-        let forget = FullSync::forget(&status.site, &std::mem::take(&mut self.checkpoints));
+        let mode = match (mirror, is_primary) {
+            (true, _) => Mode::Mirror,
+            (false, true) => Mode::Add,
+            (false, false) => Mode::Replace,
+        };
+        let full_sync = FullSync::new(at, keys, mode, &self.server, status.clone());
         self.full_sync = Some(full_sync);
+        if mirror {
+            // The checkpoint goes on telling that this site has the peer's data, older ones.
+            return Ok(());
+        }
+        let forget = FullSync::forget(&status.site, &std::mem::take(&mut self.checkpoints));
         self.send(forget).await
     }
 
@@ -104,9 +115,15 @@ impl<'a> Intake<'a> {
     }
 
     async fn end_full_sync(&mut self) -> Result<(), LinkError> {
-        let Some(full_sync) = self.full_sync.take() else {
+        let Some(mut full_sync) = self.full_sync.take() else {
             return Err(LinkError::Broken("a snapshot that was not announced".to_owned()));
         };
+        if let Some(kept) = full_sync.take_kept() {
+            let mut extra = Extra::open(&self.link.target, kept).await?;
+            while let Some(items) = extra.next().await? {
+                self.send(items).await?;
+            }
+        }
         // Where a snapshot was cut, a SELECT follows: the database in force before it is nothing.
         let at = Checkpoint { position: full_sync.finish()?, database: Database(0), time: 0 };
         self.at = Some(at);

@@ -162,6 +162,20 @@ impl ServerInfo {
             && position.offset.0 <= number("master_repl_offset")
     }
 
+    /// Whether the data are certainly not older than at `position`: the history is the same, or the
+    /// server knows to have continued it, or it restarted from an append-only file.
+    pub fn has_not_gone_back_behind(&self, position: Position) -> bool {
+        let (replid, number) =
+            (position.replid.as_str(), |name| u64::try_from(self.info.number(name)).unwrap_or(0));
+        if self.info.get("master_replid") == replid {
+            return position.offset.0 <= number("master_repl_offset");
+        }
+        if self.info.get("master_replid2") == replid {
+            return position.offset.0 < number("second_repl_offset");
+        }
+        self.info.number("aof_enabled") == 1
+    }
+
     /// Why this server can't be a site's local Redis; with what to do.
     pub fn unfit(&self) -> Option<String> {
         if !self.version.is_supported() {
@@ -221,6 +235,18 @@ mod tests {
         assert!(holds(&new, 400) && holds(&new, 900) && holds(&old, 500));
         assert!(!holds(&new, 399) && !holds(&new, 901) && !holds(&old, 501));
         assert!(!holds(&"c".repeat(40), 600));
+        let not_back = |replid: &str, offset, aof: &str| {
+            let position = Position { replid: replid.parse().unwrap(), offset: Offset(offset) };
+            let text = format!(
+                "master_replid:{new}\nmaster_replid2:{old}\nsecond_repl_offset:501\n\
+                 master_repl_offset:900\naof_enabled:{aof}\n"
+            );
+            let info = InfoText::parse(&text);
+            ServerInfo { info, ..server.clone() }.has_not_gone_back_behind(position)
+        };
+        assert!(not_back(&new, 900, "0") && not_back(&old, 500, "0"));
+        assert!(!not_back(&new, 901, "1") && !not_back(&old, 501, "1"));
+        assert!(not_back(&"c".repeat(40), 5, "1") && !not_back(&"c".repeat(40), 5, "0"));
     }
 
     #[test]

@@ -234,6 +234,7 @@ impl<'a> Sidecar<'a> {
             status,
             pairing: pairing.clone(),
             keys: Arc::default(),
+            journal: journal.clone(),
             clock: clock.clone(),
             problems: problems.clone(),
             flush: Flush::Stop,

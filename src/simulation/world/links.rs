@@ -124,7 +124,7 @@ impl World<'_> {
         say!(self.trace, "{at}: the peer sends a snapshot of {now}");
         let mut out = BytesMut::new();
         let seen = (*head.seen).clone();
-        Frame::Snapshot { at: now, keys: 0, pair: None, seen }.put(&mut out);
+        Frame::Snapshot { at: now, keys: 0, pair: None, mirror: false, seen }.put(&mut out);
         Frame::SnapshotBytes(EMPTY_SNAPSHOT.into()).put(&mut out);
         Frame::SnapshotEnd.put(&mut out);
         let reader = feeding.journal.read_from(now).map_err(|error| error.to_string())?;
