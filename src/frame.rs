@@ -72,6 +72,8 @@ pub enum Frame {
         database: Database,
         /// Its clock.
         time: Timestamp,
+        /// What its system's clock says, in unix milliseconds.
+        wall: u64,
         /// What it has seen of others.
         seen: Seen,
     },
@@ -111,10 +113,11 @@ impl Frame {
                 out.put_slice(bytes);
                 5
             }
-            Self::Heartbeat { at, database, time, seen } => {
+            Self::Heartbeat { at, database, time, wall, seen } => {
                 put_position(out, *at);
                 out.put_u32_le(database.0);
                 out.put_u64_le(time.0);
+                out.put_u64_le(*wall);
                 put_seen(out, seen);
                 6
             }
@@ -172,6 +175,7 @@ impl Frame {
                 at: get_position(&mut payload)?,
                 database: get_database(&mut payload)?,
                 time: Timestamp(get_u64(&mut payload)?),
+                wall: get_u64(&mut payload)?,
                 seen: get_seen(&mut payload)?,
             },
             7 => return Ok(Some(Self::Wait(text(&payload)))),
@@ -262,7 +266,7 @@ mod tests {
             Frame::SnapshotBytes(Bytes::from_static(b"abc")),
             Frame::SnapshotEnd,
             Frame::Block(Bytes::from_static(b"")),
-            Frame::Heartbeat { at, database: Database(2), time: Timestamp(5), seen },
+            Frame::Heartbeat { at, database: Database(2), time: Timestamp(5), wall: 8, seen },
             Frame::Wait("preparing".into()),
             Frame::Bye("gone".into()),
         ]

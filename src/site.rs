@@ -193,7 +193,11 @@ impl Site {
             journal: self.journal.clone(),
             write_off: self.write_off.clone(),
             source: self.source_status.clone(),
-            links: self.links.iter().map(|ends| ends.status.clone()).collect(),
+            links: self
+                .links
+                .iter()
+                .map(|ends| (ends.status.clone(), ends.pairing.conflicts.clone()))
+                .collect(),
             followers: self.followers.clone(),
             problems: self.problems.clone(),
         }

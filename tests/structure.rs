@@ -47,7 +47,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
             "write_off",
         ],
     ),
-    ("observe", &["config", "clock", "journal", "position", "write_off"]),
+    ("observe", &["config", "clock", "conflict", "journal", "position", "write_off"]),
     ("pairing", &["conflict", "position"]),
     ("position", &[]),
     ("rdb", &[]),

@@ -191,8 +191,8 @@ mod tests {
         assert!(text.contains("in sync      yes\n"), "{text}");
         assert!(text.contains("  lag                   unknown\n"), "{text}");
         assert!(text.contains("5 units, 0 commands"), "{text}");
-        board.links[0].set_state(LinkState::FullSync);
-        board.links[0].update_snapshot(|snapshot| {
+        board.links[0].0.set_state(LinkState::FullSync);
+        board.links[0].0.update_snapshot(|snapshot| {
             let since = Instant::now();
             *snapshot = Some(Snapshot { since, bytes: 1, keys: 5, expected_keys: 10, done: false });
         });

@@ -145,7 +145,7 @@ pub fn touches<'a>(
     let rest = || command.args().skip(2);
     match &name[..length] {
         b"SET" => single(if replaces(command) { Replace } else { Change }),
-        b"SETEX" | b"PSETEX" | b"GETSET" => single(Replace),
+        b"SETEX" | b"PSETEX" => single(Replace),
         b"RESTORE" => {
             let replace = command.args().skip(4).any(|arg| arg.eq_ignore_ascii_case(b"REPLACE"));
             single(if replace { Replace } else { Change });

@@ -1,6 +1,6 @@
 //! The local writes that a peer has not seen, and what follows from them for what the peer sends.
 //!
-//! Pure, and the same at every site; `docs/decisions/0009` tells the protocol. What goes in comes in
+//! Pure, and the same at every site; `docs/decisions/0010` tells the protocol. What goes in comes in
 //! the order of the local Redis's stream, what the peer has seen too.
 
 use std::collections::{HashMap, HashSet, VecDeque};

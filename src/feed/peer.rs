@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::Feed;
 use super::snapshot::{Snapshot, SnapshotError};
 use crate::apply::read_checkpoints;
+use crate::clock::unix_millis;
 use crate::frame::{Frame, PROTOCOL, SHUTTING_DOWN};
 use crate::journal::{Head, NotInJournal, Read, UnitReader};
 use crate::position::{Checkpoint, LinkSession, Position, SiteName};
@@ -383,7 +384,8 @@ impl Feed {
                 let seen = (*head.seen).clone();
                 let database = head.database.unwrap_or_default();
                 let time = self.clock.take(1);
-                Frame::Heartbeat { at: head.position, database, time, seen }.put(&mut out);
+                let (at, wall) = (head.position, unix_millis());
+                Frame::Heartbeat { at, database, time, wall, seen }.put(&mut out);
                 output.write_all(&out).await?;
                 told = Some(head);
                 next_heartbeat = now + HEARTBEAT_PAUSE;

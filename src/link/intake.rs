@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::extra::Extra;
 use super::full_sync::{FullSync, Mode};
 use super::unit::Reading;
 use super::{Link, LinkError};
 use crate::apply::Item;
+use crate::clock::unix_millis;
 use crate::frame::{Frame, SHUTTING_DOWN};
 use crate::journal::Block;
 use crate::observe::LinkState;
@@ -61,7 +62,8 @@ impl<'a> Intake<'a> {
             Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
             Frame::SnapshotEnd => self.end_full_sync().await,
             Frame::Block(bytes) => self.block(bytes).await,
-            Frame::Heartbeat { at, database, time, seen } => {
+            Frame::Heartbeat { at, database, time, wall, seen } => {
+                self.compare_clocks(wall);
                 let time_there = time.unix_millis();
                 self.heartbeat(Checkpoint { position: at, database, time: time_there }, &seen);
                 self.link.clock.observe(time);
@@ -173,6 +175,23 @@ impl<'a> Intake<'a> {
             looks: self.link.apply.conflicts.looks(),
             target: RdbVersion::of_server(version.flavour == Flavour::Valkey, version.number),
             latest: self.link.clock.latest(),
+        }
+    }
+
+    /// How far the peer's clock is from ours, by what it said just now: the way here counts for it.
+    fn compare_clocks(&self, wall: u64) {
+        let (status, now) = (&self.link.status, unix_millis());
+        let skew = i64::try_from(wall).unwrap_or(0) - i64::try_from(now).unwrap_or(0);
+        let before = status.clock_skew_millis.swap(skew, Ordering::Relaxed);
+        let is_alarm = |skew: i64| self.link.clock.is_skewed(skew.unsigned_abs());
+        if is_alarm(skew) && !is_alarm(before) {
+            let text = format!(
+                "the peer's clock differs from ours by {} s: where both sites write one key, \
+                 \"newer\" can't be told; set both clocks (NTP)",
+                skew / 1000
+            );
+            warn!(site = %status.site, "{text}");
+            self.link.problems.add(format!("link {}", status.site), text);
         }
     }
 

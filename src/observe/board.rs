@@ -9,6 +9,7 @@ use super::reading::{
     FollowerReading, JournalReading, LinkReading, Reading, SourceReading, WriteOffReading,
 };
 use super::{FollowerStatus, LinkStatus, Problem, Problems, SourceStatus};
+use crate::conflict::{Conflict, Conflicts};
 use crate::journal::Journal;
 use crate::position::SiteName;
 use crate::write_off::WriteOffSet;
@@ -30,8 +31,8 @@ pub struct Board {
     pub write_off: Arc<WriteOffSet>,
     /// The source.
     pub source: Arc<SourceStatus>,
-    /// The links, one a peer.
-    pub links: Vec<Arc<LinkStatus>>,
+    /// The links, one a peer, and the conflicts with it.
+    pub links: Vec<(Arc<LinkStatus>, Arc<Conflicts>)>,
     /// Who reads from us now.
     pub followers: Arc<Mutex<Vec<Arc<FollowerStatus>>>>,
     /// What a person should know of.
@@ -51,10 +52,22 @@ impl Board {
             source: SourceReading::of(&self.source),
             write_off: WriteOffReading::of(&self.write_off),
             journal: JournalReading::of(&self.journal.status()),
-            links: self.links.iter().map(|link| LinkReading::of(link)).collect(),
+            links: self.links.iter().map(|(link, both)| LinkReading::of(link, both)).collect(),
             followers,
             problems: self.problems.total(),
         }
+    }
+
+    /// The newest conflicts with each peer, newest first.
+    pub fn newest_conflicts(&self, count: usize) -> Vec<(SiteName, Conflict)> {
+        let of = |(link, both): &(Arc<LinkStatus>, Arc<Conflicts>)| {
+            let site = link.site.clone();
+            both.recent.newest(count).into_iter().map(move |conflict| (site.clone(), conflict))
+        };
+        let mut all: Vec<_> = self.links.iter().flat_map(of).collect();
+        all.sort_by_key(|(_, conflict)| std::cmp::Reverse(conflict.at));
+        all.truncate(count);
+        all
     }
 
     /// The newest problems, newest first.
@@ -92,7 +105,7 @@ pub(crate) mod tests {
             journal: Journal::open(&journal, Arc::default()).unwrap(),
             write_off: WriteOffSet::new(),
             source: Arc::new(source),
-            links: vec![Arc::new(link)],
+            links: vec![(Arc::new(link), Conflicts::new(config::Policy::Converge, true, 9))],
             followers: Arc::default(),
             problems: Arc::default(),
         }
@@ -102,7 +115,7 @@ pub(crate) mod tests {
     fn ready_means_online_and_all_links_streaming() {
         let board = board();
         assert_eq!(board.read().not_ready(), None);
-        board.links[0].set_state(LinkState::Stopped("FLUSHALL came from b".to_owned()));
+        board.links[0].0.set_state(LinkState::Stopped("FLUSHALL came from b".to_owned()));
         assert_eq!(board.read().not_ready().unwrap(), "link b is stopped: FLUSHALL came from b");
         board.source.set_state(SourceState::Connecting("refused".to_owned()));
         assert_eq!(board.read().not_ready().unwrap(), "source is connecting: refused");

@@ -4,6 +4,8 @@ use super::board::Board;
 use super::reading::{LinkReading, Reading, SourceReading};
 use super::text::{bar, bytes, millis, number, pairs, seconds, table};
 use crate::clock::unix_millis;
+use crate::conflict::{Conflict, Winner};
+use crate::position::SiteName;
 
 /// Problems shown by `DUPLEX ERRORS` unless a number is given.
 const DEFAULT_PROBLEMS: usize = 20;
@@ -15,6 +17,7 @@ DUPLEX LINKS        each link: state, lag, what was applied
 DUPLEX WRITEOFF     batches of ours that have not come back in the stream
 DUPLEX CHECKPOINTS  up to where each peer's units are applied here
 DUPLEX JOURNAL      local units kept for peers and followers, and who reads them
+DUPLEX CONFLICTS [n]  keys that both sites wrote at once, newest first: who won, and why
 DUPLEX ERRORS [n]   the last problems, newest first
 DUPLEX HELP         this text
 INFO duplex has the same numbers as fields; metrics are at /metrics of listen.http.
@@ -45,14 +48,16 @@ pub fn duplex(board: &Board, words: &[&str]) -> Result<String, UnknownCommand> {
         "WRITEOFF" => write_off(&reading),
         "CHECKPOINTS" => checkpoints(&reading),
         "JOURNAL" => journal(&reading),
-        "ERRORS" => {
+        "ERRORS" | "CONFLICTS" => {
             let count = match rest {
                 [] => Some(DEFAULT_PROBLEMS),
                 [count] => count.parse().ok(),
                 _ => None,
             };
-            let wrong = || UnknownCommand::Arguments("errors".to_owned());
-            return Ok(problems(board, count.ok_or_else(wrong)?));
+            let wrong = || UnknownCommand::Arguments(name.to_lowercase());
+            let count = count.ok_or_else(wrong)?;
+            let errors = name == "ERRORS";
+            return Ok(if errors { problems(board, count) } else { conflicts(board, count) });
         }
         // Cut, since it comes from anyone; and it must stay one line.
         _ => {
@@ -147,6 +152,17 @@ fn links(reading: &Reading) -> String {
             ("  commands refused", number(link.errors)),
             ("  sessions", number(link.connects)),
             ("  full syncs", number(link.full_syncs)),
+            ("  clock", format!("{} ms ahead of ours", link.clock_skew_ms)),
+            (
+                "  conflicts",
+                format!(
+                    "{} found, {} repaired, {} open; {} keys not seen there yet",
+                    number(link.conflicts.found),
+                    number(link.conflicts.repaired),
+                    number(link.conflicts.open),
+                    number(link.conflicts.unseen_keys)
+                ),
+            ),
         ];
         if let Some(snapshot) = &link.snapshot {
             let to_go = snapshot.eta_seconds.map_or_else(|| "?".to_owned(), seconds);
@@ -214,6 +230,26 @@ fn journal(reading: &Reading) -> String {
         text.push_str(&table(&["reader", "kind", "sent up to", "acknowledged"], &rows));
     }
     text
+}
+
+fn conflicts(board: &Board, count: usize) -> String {
+    let conflicts = board.newest_conflicts(count);
+    if conflicts.is_empty() {
+        return "no conflicts\n".to_owned();
+    }
+    let now = unix_millis();
+    let row = |(site, conflict): (SiteName, Conflict)| {
+        let ago = format!("{} ago", millis(now.saturating_sub(conflict.at)));
+        let winner = match conflict.winner {
+            Winner::Local => "this site".to_owned(),
+            Winner::Remote => site.to_string(),
+            Winner::Both => "both".to_owned(),
+        };
+        let (local, remote) = (conflict.local.to_owned(), conflict.remote.to_owned());
+        vec![ago, site.to_string(), conflict.key, local, remote, winner, conflict.why.to_owned()]
+    };
+    let heads = ["when", "with", "db:key", "here", "there", "winner", "why"];
+    table(&heads, &conflicts.into_iter().map(row).collect::<Vec<_>>())
 }
 
 fn problems(board: &Board, count: usize) -> String {

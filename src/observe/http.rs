@@ -81,7 +81,7 @@ mod tests {
         let answer = request(&addr, "/metrics").await;
         assert!(answer.contains("openmetrics-text") && answer.contains("redis_duplex_ready 1"));
         assert!(request(&addr, "/readyz").await.starts_with("HTTP/1.1 200"));
-        board.links[0].set_state(LinkState::FullSync);
+        board.links[0].0.set_state(LinkState::FullSync);
         let answer = request(&addr, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("link b is full_sync"));
         let answer = request(&addr, "/status").await;

@@ -152,6 +152,23 @@ fn link(text: &mut Text, link: &LinkReading) {
     text.field(format_args!("{name}_lag_ms"), Known(link.lag_ms));
     text.field(format_args!("{name}_units"), link.units);
     text.field(format_args!("{name}_queued_bytes"), link.queued_bytes);
+    text.field(format_args!("{name}_clock_skew_ms"), link.clock_skew_ms);
+    let conflicts = &link.conflicts;
+    text.field(
+        format_args!("{name}_conflicts"),
+        format_args!(
+            "found={},rejected_older={},rejected_deletes={},outdated={},repaired={},\
+             repaired_bytes={},open={},unseen_keys={}",
+            conflicts.found,
+            conflicts.rejected_older,
+            conflicts.rejected_deletes,
+            conflicts.outdated,
+            conflicts.repaired,
+            conflicts.repaired_bytes,
+            conflicts.open,
+            conflicts.unseen_keys
+        ),
+    );
     text.field(format_args!("{name}_queue_max_bytes"), link.queue_max_bytes);
 }
 
@@ -185,8 +202,8 @@ mod tests {
     #[test]
     fn a_full_sync_has_its_line_and_messages_stay_on_theirs() {
         let board = board();
-        board.links[0].set_state(LinkState::Waiting("OOM\r\nfield:1".to_owned()));
-        board.links[0].update_snapshot(|snapshot| {
+        board.links[0].0.set_state(LinkState::Waiting("OOM\r\nfield:1".to_owned()));
+        board.links[0].0.update_snapshot(|snapshot| {
             *snapshot = Some(Snapshot {
                 since: Instant::now(),
                 bytes: 10,

@@ -143,6 +143,37 @@ const LINK: &[Metric<LinkReading, Option<Value>>] = &[
     counter("link_retries", "Batches sent again", |l| Some(count(l.retries))),
     counter("link_errors", "Commands refused for good", |l| Some(count(l.errors))),
     counter("link_connects", "Sessions begun", |l| Some(count(l.connects))),
+    gauge("link_clock_skew_seconds", "How far the peer's clock is from ours, either way", |l| {
+        Some(time(l.clock_skew_ms.unsigned_abs()))
+    }),
+    counter("conflicts", "Keys of the peer's units that local writes conflicted with", |l| {
+        Some(count(l.conflicts.found))
+    }),
+    counter("conflicts_rejected_older", "Peer's writes left out: a local one was newer", |l| {
+        Some(count(l.conflicts.rejected_older))
+    }),
+    counter(
+        "conflicts_rejected_deletes",
+        "Peer's deletes left out: a local write beat them",
+        |l| Some(count(l.conflicts.rejected_deletes)),
+    ),
+    counter(
+        "conflicts_outdated",
+        "States from the primary left out: a local write came first",
+        |l| Some(count(l.conflicts.outdated)),
+    ),
+    counter("conflicts_repaired", "Keys whose state was sent to the peer", |l| {
+        Some(count(l.conflicts.repaired))
+    }),
+    counter("conflicts_repaired_bytes", "Bytes of these states", |l| {
+        Some(count(l.conflicts.repaired_bytes))
+    }),
+    gauge("conflicts_open", "Keys that wait to be read and sent", |l| {
+        Some(level(l.conflicts.open))
+    }),
+    gauge("conflicts_unseen_keys", "Keys with local writes that the peer has not seen", |l| {
+        Some(level(l.conflicts.unseen_keys))
+    }),
     counter("link_full_syncs", "Full syncs begun", |l| Some(count(l.full_syncs))),
     gauge("link_snapshot_keys", "Keys read of the full sync that runs", |l| {
         l.snapshot.as_ref().map(|s| level(s.keys))
@@ -283,7 +314,7 @@ mod tests {
             assert!(names.contains(name), "{line}");
         }
         let board = board();
-        board.links[0].applied_at.store(crate::clock::unix_millis(), Ordering::Relaxed);
+        board.links[0].0.applied_at.store(crate::clock::unix_millis(), Ordering::Relaxed);
         let text = Metrics::new(Arc::new(board)).scrape().unwrap();
         assert!(text.contains("redis_duplex_link_lag_seconds{link=\"b\"} 0"), "{text}");
     }

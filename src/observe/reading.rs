@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{FollowerStatus, LinkState, LinkStatus, Snapshot, SourceState, SourceStatus};
+use crate::conflict::Conflicts;
 use crate::journal::JournalStatus;
 use crate::write_off::WriteOffSet;
 
@@ -155,8 +156,33 @@ pub struct LinkReading {
     pub queued_bytes: u64,
     /// How many there may be; then the connection is not read on.
     pub queue_max_bytes: u64,
+    /// How far the peer's clock is ahead of ours, in milliseconds.
+    pub clock_skew_ms: i64,
+    /// Keys that both sites wrote at once.
+    pub conflicts: ConflictReading,
     /// The full sync that runs now.
     pub snapshot: Option<SnapshotReading>,
+}
+
+/// Of the conflicts with a peer.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConflictReading {
+    /// Found, each key of each unit.
+    pub found: u64,
+    /// The peer's write was older than a local one that leaves nothing of it.
+    pub rejected_older: u64,
+    /// The peer's delete met a local write.
+    pub rejected_deletes: u64,
+    /// The primary's word was outdated when it came.
+    pub outdated: u64,
+    /// Keys whose state was sent to the peer.
+    pub repaired: u64,
+    /// Their bytes.
+    pub repaired_bytes: u64,
+    /// Keys that wait to be read and sent.
+    pub open: u64,
+    /// Keys with writes that the peer has not seen.
+    pub unseen_keys: u64,
 }
 
 /// Of a full sync that runs.
@@ -280,7 +306,7 @@ impl JournalReading {
 }
 
 impl LinkReading {
-    pub(super) fn of(link: &LinkStatus) -> Self {
+    pub(super) fn of(link: &LinkStatus, both: &Conflicts) -> Self {
         let (state, reason) = match link.state() {
             LinkState::Connecting(reason) => ("connecting", reason),
             LinkState::FullSync => ("full_sync", String::new()),
@@ -308,10 +334,28 @@ impl LinkReading {
             full_syncs: load(&link.full_syncs),
             queued_bytes: load(&link.queued_bytes),
             queue_max_bytes: link.queue_max_bytes,
+            clock_skew_ms: link.clock_skew_millis.load(Ordering::Relaxed),
+            conflicts: ConflictReading::of(both),
             snapshot: link.snapshot().filter(|s| !s.done).map(|snapshot| {
                 let took = snapshot.since.elapsed();
                 SnapshotReading::of(&snapshot, took)
             }),
+        }
+    }
+}
+
+impl ConflictReading {
+    fn of(both: &Conflicts) -> Self {
+        let recent = &both.recent;
+        Self {
+            found: load(&recent.found),
+            rejected_older: load(&recent.rejected_older),
+            rejected_deletes: load(&recent.rejected_deletes),
+            outdated: load(&recent.outdated),
+            repaired: load(&recent.repaired),
+            repaired_bytes: load(&recent.repaired_bytes),
+            open: both.repairs.len() as u64,
+            unseen_keys: both.unseen_keys() as u64,
         }
     }
 }

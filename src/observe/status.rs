@@ -1,7 +1,7 @@
 //! The numbers that the stages keep while they work; read by inspection commands and metrics.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -143,6 +143,8 @@ pub struct LinkStatus {
     pub applied_at: AtomicU64,
     /// The peer's stream offset as it told last.
     pub peer_offset: AtomicU64,
+    /// How far the peer's clock is ahead of ours, in milliseconds, by its last heartbeat.
+    pub clock_skew_millis: AtomicI64,
     /// Bytes received and not yet applied, as of the last frame from the peer.
     pub queued_bytes: AtomicU64,
     /// How much of that there may be.
@@ -168,6 +170,7 @@ impl LinkStatus {
             errors: AtomicU64::new(0),
             applied_at: AtomicU64::new(0),
             peer_offset: AtomicU64::new(0),
+            clock_skew_millis: AtomicI64::new(0),
             queued_bytes: AtomicU64::new(0),
             queue_max_bytes,
         }

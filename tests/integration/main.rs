@@ -12,6 +12,7 @@
 
 mod backlog;
 mod check;
+mod commuting;
 mod conflicts;
 mod every_command;
 mod facts;
