@@ -246,3 +246,36 @@ fn without_conflict_handling_they_differ() {
         assert!(!differences(&pair.a, &pair.b).is_empty(), "equal by chance?");
     }
 }
+
+/// A key that expires at one site while the other, cut off, writes it anew stays; whichever the
+/// primary is.
+#[test]
+fn a_key_that_is_written_anew_survives_its_expiry_at_the_other_site() {
+    let (mut pair, relays) = pair("converge");
+    pair.wait_streaming();
+    pair.wait_equal(CATCH_UP);
+    for (index, key) in ["written at a", "written at b"].into_iter().enumerate() {
+        let (writer, other) = if index == 0 { (&pair.a, &pair.b) } else { (&pair.b, &pair.a) };
+        cmd("SET").arg(key).arg("old").arg("PX").arg(1500).exec(&mut other.client()).unwrap();
+        eventually("the key at both", PATIENCE, || number(writer, &["EXISTS", key]) == 1);
+        for relay in &relays {
+            relay.refuse();
+            relay.cut();
+        }
+        cmd("SET").arg(key).arg("new").arg("PX").arg(900_000).exec(&mut writer.client()).unwrap();
+        eventually("the old one to expire", PATIENCE, || number(other, &["EXISTS", key]) == 0);
+        relays.iter().for_each(Relay::accept);
+        eventually("the new one at both", PATIENCE, || number(other, &["EXISTS", key]) == 1);
+    }
+    pair.wait_equal(CATCH_UP);
+    for server in [&pair.a, &pair.b] {
+        for key in ["written at a", "written at b"] {
+            let value: String = cmd("GET").arg(key).query(&mut server.client()).unwrap();
+            assert_eq!(value, "new", "{key}");
+            assert!(number(server, &["PTTL", key]) > 800_000, "with its own time to live");
+        }
+    }
+    let text: String = cmd("DUPLEX").arg("CONFLICTS").query(&mut pair.sidecar_a.client()).unwrap();
+    assert!(text.contains("a write beats a delete"), "{text}");
+    pair.sidecar_a.allow_log("the peer is not there yet");
+}
