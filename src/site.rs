@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::apply::ApplySetup;
 use crate::backlog::{Backlog, Wishes};
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{Config, Peer};
 use crate::conflict::{Conflicts, KeyTable};
@@ -25,7 +26,7 @@ use crate::journal::Journal;
 use crate::link::Link;
 use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
 use crate::pairing::Pairing;
-use crate::redis::{Connection, Target};
+use crate::redis::{Connection, RedisError, Target};
 use crate::repair::Repairer;
 use crate::resp::Request;
 use crate::source::{AttachError, Running, Source, watch_backlog};
@@ -93,9 +94,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         Err(AttachError::Stopped) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let mut connection = Connection::open(&site.target).await?;
-    let endpoint = site.endpoint(board, CommandTable::load(&mut connection).await?);
-    let keys = Arc::new(KeyTable::load(&mut connection).await?);
+    let Some((commands, keys)) = site.commands(&stop).await? else { return Ok(()) };
+    let endpoint = site.endpoint(board, commands);
+    let keys = Arc::new(keys);
     let source_stop = CancellationToken::new();
     let source_task = site.run_source(source, (running, keys.clone(), wishes), source_stop.clone());
     let listener = socket.listen(BACKLOG).context("can't listen")?;
@@ -182,6 +183,37 @@ impl Site {
             links: links.collect(),
             config,
         })
+    }
+
+    /// What the local Redis says of its commands; patiently, since its connections may break at any
+    /// moment. None if we are told to stop.
+    async fn commands(
+        &self,
+        stop: &CancellationToken,
+    ) -> Result<Option<(CommandTable, KeyTable)>, RedisError> {
+        let mut backoff = Backoff::for_connections();
+        let load = async || {
+            let mut connection = Connection::open(&self.target).await?;
+            let commands = CommandTable::load(&mut connection).await?;
+            Ok::<_, RedisError>((commands, KeyTable::load(&mut connection).await?))
+        };
+        loop {
+            let loaded = tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                loaded = load() => loaded,
+            };
+            match loaded {
+                Ok(loaded) => return Ok(Some(loaded)),
+                Err(error) if !error.is_passing() => return Err(error),
+                Err(error) => {
+                    warn!(%error, "the commands of the local redis can't be read, trying again");
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(backoff.wait()) => {}
+            }
+        }
     }
 
     fn board(&self) -> Board {

@@ -45,11 +45,12 @@ const STILL: Duration = Duration::from_millis(400);
 const COME_TO_REST: Duration = Duration::from_secs(10);
 
 /// Warnings that faults cause. Anything else fails the round.
-const EXPECTED: [&str; 8] = [
+const EXPECTED: [&str; 9] = [
     "the link broke, trying again",
     "a peer's link ends",
     "lost the replication stream of the local redis",
     "the local redis is not there, trying again",
+    "the commands of the local redis can't be read, trying again",
     "lost a client's connection to the local redis",
     "what a peer lacks can't be read from the local redis",
     "the local redis takes too long to send what a peer lacks",

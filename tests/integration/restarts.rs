@@ -1,5 +1,6 @@
 //! Processes end, connections break, checkpoints vanish: nothing is lost, nothing is done twice.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -264,6 +265,33 @@ fn kill_the_sidecars(server: &RedisServer) {
             cmd("CLIENT").arg(&["KILL", "ID", field("id=")]).exec(&mut client).unwrap();
         }
     }
+}
+
+#[test]
+fn a_sidecar_starts_while_its_connections_are_killed() {
+    let redis = RedisServer::start();
+    let mut sidecar = Builder::new("a", &redis).start();
+    for text in [
+        "lost the replication stream of the local redis",
+        "the local redis is not there, trying again",
+        "the commands of the local redis can't be read, trying again",
+    ] {
+        sidecar.allow_log(text);
+    }
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                kill_the_sidecars(&redis);
+                thread::sleep(Duration::from_millis(7));
+            }
+        });
+        let began = Instant::now();
+        while began.elapsed() < 6 * A_WHILE {
+            sidecar.restart();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
