@@ -16,7 +16,7 @@ mod table;
 mod unit;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -54,6 +54,7 @@ pub struct Conflicts {
     /// The beginning of what was taken of that and is not asked for yet.
     asking: Mutex<Option<Offset>>,
     overflow_told: Mutex<bool>,
+    epoch: AtomicU64,
 }
 
 /// A part of this site's history.
@@ -88,6 +89,7 @@ impl Conflicts {
             all: watch::Sender::new(None),
             asking: Mutex::new(None),
             overflow_told: Mutex::new(false),
+            epoch: AtomicU64::new(0),
         })
     }
 
@@ -104,6 +106,7 @@ impl Conflicts {
     /// A history begins; positions of an earlier one mean nothing any more.
     pub fn begin_history(&self, position: Position) {
         self.table.lock().begin_history(position);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
         self.scanned.send_replace(position.offset);
     }
 
@@ -178,10 +181,18 @@ impl Conflicts {
         self.scanned.send_replace(to);
     }
 
-    /// Waits until the stream of the local Redis was read up to `to`; whether it was in time.
-    pub async fn caught_up(&self, to: Offset, limit: Duration) -> bool {
+    /// Waits until the stream of the local Redis was read up to `to`, in the history that Redis has
+    /// now; whether it was in time.
+    pub async fn caught_up(&self, to: Position, limit: Duration) -> bool {
         let mut scanned = self.scanned.subscribe();
-        timeout(limit, scanned.wait_for(|scanned| *scanned >= to)).await.is_ok()
+        let there =
+            |scanned: &Offset| *scanned >= to.offset && self.table.lock().has_history(to.replid);
+        timeout(limit, scanned.wait_for(there)).await.is_ok()
+    }
+
+    /// Which history this is: goes up when another begins, and what was known of writes is gone.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// A batch with this number is about to be sent.

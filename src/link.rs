@@ -196,6 +196,8 @@ impl Link {
 
     /// One session; it always ends with a reason.
     async fn session(&self, stop: &CancellationToken, backoff: &mut Backoff) -> LinkError {
+        // Before it is told what is known of local writes.
+        let epoch = self.pairing.conflicts.epoch();
         let begun = tokio::select! {
             () = stop.cancelled() => return LinkError::Stopped,
             begun = self.begin() => begun,
@@ -208,7 +210,7 @@ impl Link {
         self.status.connects.fetch_add(1, Ordering::Relaxed);
         let (sender, parcels) = mpsc::channel(QUEUED_SENDS);
         let mut applier = JoinSet::new();
-        applier.spawn(Applier::new(self.apply.clone(), local).run(parcels));
+        applier.spawn(Applier::new(self.apply.clone(), local, epoch).run(parcels));
         let intake = Intake::new(self, server, checkpoints, sender);
         let mut receiver = Receiver::new(self, peer, intake);
         let end = tokio::select! {

@@ -25,16 +25,19 @@ pub struct Applier {
     pub(super) reader: OwnedReadHalf,
     pub(super) writer: OwnedWriteHalf,
     last_progress: Instant,
+    /// Which of the conflicts' histories snapshot entries may be written in.
+    pub(super) epoch: u64,
 }
 
 impl Applier {
     /// An applier on this connection, on which database 0 is selected.
-    pub fn new(setup: ApplySetup, connection: Connection) -> Self {
+    /// `epoch` is the history that the peer was asked in.
+    pub fn new(setup: ApplySetup, connection: Connection, epoch: u64) -> Self {
         let addr = connection.addr().to_owned();
         let (stream, input) = connection.into_parts();
         let (reader, writer) = stream.into_split();
         let pipeline = Pipeline::new(setup, addr, input);
-        Self { pipeline, reader, writer, last_progress: Instant::now() }
+        Self { pipeline, reader, writer, last_progress: Instant::now(), epoch }
     }
 
     /// Applies what comes until the channel is closed and all is applied, or the connection

@@ -93,11 +93,14 @@ impl Applier {
         let reply = self.ask(&["INFO", "replication"]).await?;
         let info = InfoText::parse(&String::from_utf8_lossy(&reply));
         let now = info.position().ok_or_else(|| self.pipeline.unexpected(&reply))?;
-        if self.pipeline.setup.conflicts.caught_up(now.offset, CATCH_UP).await {
-            Ok(())
-        } else {
-            Err(self.pipeline.lost(io::ErrorKind::TimedOut.into()).into())
+        let conflicts = &self.pipeline.setup.conflicts;
+        if !conflicts.caught_up(now, CATCH_UP).await {
+            return Err(self.pipeline.lost(io::ErrorKind::TimedOut.into()).into());
         }
+        if conflicts.epoch() != self.epoch {
+            return Err(ApplyError::HistoryBroke);
+        }
+        Ok(())
     }
 
     /// One command of ours and its reply, errors included.

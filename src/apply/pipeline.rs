@@ -38,6 +38,10 @@ pub enum ApplyError {
          `databases` in its configuration and restart it"
     )]
     NoSuchDatabase(Database, String),
+    /// The local Redis began another history: what local clients wrote and the peer has not seen is
+    /// not known any more, so that the snapshot can't be taken as it was asked for.
+    #[error("the local Redis began another history during the full sync")]
+    HistoryBroke,
 }
 
 /// What an applier works with.

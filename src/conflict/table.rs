@@ -110,6 +110,11 @@ impl Table {
         }
     }
 
+    /// Whether this is an id of the present history.
+    pub fn has_history(&self, replid: ReplicationId) -> bool {
+        self.history.contains(&replid)
+    }
+
     /// A local unit that ends at or behind `end` touches a key.
     pub fn enter(
         &mut self,
