@@ -15,7 +15,7 @@ use crate::apply::read_checkpoints;
 use crate::clock::unix_millis;
 use crate::frame::{Frame, PROTOCOL, SHUTTING_DOWN};
 use crate::journal::{Head, NotInJournal, Read, UnitReader};
-use crate::position::{Checkpoint, LinkSession, Position, SiteName};
+use crate::position::{Checkpoint, LinkSession, Position, ReplicationId, SiteName};
 use crate::redis::{Connection, ServerInfo, SnapshotPart};
 use crate::resp::{self, Request};
 
@@ -245,7 +245,8 @@ impl Feed {
     ) -> Result<UnitReader, PeerEnd> {
         let site = &request.site;
         let applied = self.applied_of(site).await?;
-        let mirror = self.may_mirror(request, applied).await?;
+        let mirrored = self.may_mirror(request, applied).await?;
+        let mirror = mirrored.is_some();
         info!(%site, begin = ?request.begin, mirror, "a peer takes a full sync");
         let peer = self.peers.get(site).map(|peer| (peer, peer.cut(request.session)));
         let mut pair = None;
@@ -264,6 +265,10 @@ impl Feed {
             .while_waiting(stream, "the snapshot is being prepared", begin)
             .await?
             .map_err(|_| PeerEnd::Silent)??;
+        if mirrored.is_some_and(|replid| replid != snapshot.at.replid) {
+            // Redis restarted just now, maybe without its data: what was found does not hold.
+            return Err(NotInJournal::HistoryBroke.into());
+        }
         if let Some((pairing, cut)) = peer {
             pairing.conflicts.cut(snapshot.at);
             cut.done();
@@ -300,23 +305,24 @@ impl Feed {
     /// Whether the peer is to become what this site is, but for its own writes that we lack. Then
     /// our own link goes on where it is, and nothing that the peer's clients wrote is lost. For that
     /// the peer must know these writes; and our data must not have gone back behind what the peer
-    /// has of it, or it would lose with us what we lost.
+    /// has of it, or it would lose with us what we lost. The history in which that holds.
     async fn may_mirror(
         &self,
         request: &LinkRequest,
         applied: Option<Checkpoint>,
-    ) -> Result<bool, PeerEnd> {
-        let (Some(known), Some(applied)) = (request.known, applied) else { return Ok(false) };
+    ) -> Result<Option<ReplicationId>, PeerEnd> {
+        let (Some(known), Some(applied)) = (request.known, applied) else { return Ok(None) };
         let theirs = request.checkpoints.iter().max_by_key(|c| c.position.offset);
         let Some(theirs) = theirs.filter(|_| request.begin == Begin::Resume) else {
-            return Ok(false);
+            return Ok(None);
         };
         if applied.position.replid != known.replid || applied.position.offset < known.offset {
-            return Ok(false);
+            return Ok(None);
         }
         let mut connection = Connection::open(&self.target).await.map_err(SnapshotError::from)?;
         let server = ServerInfo::ask(&mut connection).await.map_err(SnapshotError::from)?;
-        Ok(server.has_not_gone_back_behind(theirs.position))
+        let here = server.info.position().map(|here| here.replid);
+        Ok(here.filter(|_| server.has_not_gone_back_behind(theirs.position)))
     }
 
     /// Runs `work`, telling the peer meanwhile that we are there. `work` must be cancel safe or
@@ -429,7 +435,7 @@ pub(crate) fn newest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::position::{Database, Offset, ReplicationId};
+    use crate::position::{Database, Offset};
 
     #[test]
     fn the_newest_checkpoint_of_our_history_counts() {
