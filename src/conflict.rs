@@ -115,6 +115,11 @@ impl Conflicts {
         self.table.lock().rename_history(replid);
     }
 
+    /// The history had this id before.
+    pub fn had_id(&self, replid: ReplicationId) {
+        self.table.lock().had_id(replid);
+    }
+
     /// A command of a local unit that ends at or behind `end`.
     pub fn enter(
         &self,
@@ -321,8 +326,8 @@ impl Conflicts {
     }
 
     /// The peer has seen local writes up to here; what it has not is known behind this.
-    pub fn seen_up_to(&self) -> Option<Offset> {
-        self.table.lock().floor()
+    pub fn seen_up_to(&self) -> Option<Position> {
+        self.table.lock().floor_position()
     }
 
     /// Keys with writes that the peer has not seen.

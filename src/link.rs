@@ -27,10 +27,9 @@ use crate::clock::Clock;
 use crate::config::Flush;
 use crate::conflict::KeyTable;
 use crate::frame::{FrameError, PROTOCOL};
-use crate::journal::Journal;
 use crate::observe::{LinkState, LinkStatus, Problems};
 use crate::pairing::Pairing;
-use crate::position::{Checkpoint, Database, LinkSession, Position, SiteName};
+use crate::position::{Checkpoint, Database, LinkSession, SiteName};
 use crate::rdb::RdbError;
 use crate::redis::{Connection, RedisError, ServerInfo, Target};
 use crate::resp;
@@ -121,8 +120,6 @@ pub struct Link {
     pub pairing: Arc<Pairing>,
     /// Where commands have their keys.
     pub keys: Arc<KeyTable>,
-    /// The site's history.
-    pub journal: Arc<Journal>,
     /// The site's clock.
     pub clock: Arc<Clock>,
     /// Where problems are told.
@@ -227,12 +224,6 @@ impl Link {
         }
     }
 
-    /// Behind this it is known what of this site the peer has not seen.
-    fn known_from(&self) -> Option<Position> {
-        let offset = self.pairing.conflicts.seen_up_to()?;
-        Some(Position { offset, ..self.journal.head().position })
-    }
-
     /// Takes over the local Redis, then puts the question to the peer.
     async fn begin(&self) -> Result<Begun, LinkError> {
         let mut local = Connection::open(&self.target).await?;
@@ -251,7 +242,8 @@ impl Link {
         let mut words = ["DUPLEX", "LINK"].map(str::to_owned).to_vec();
         words.extend([PROTOCOL.to_string(), self.site.to_string(), self.status.site.to_string()]);
         words.extend([primary, format!("{:016x}", session.0), begin.to_owned()]);
-        words.push(self.known_from().map_or_else(|| "-".to_owned(), |known| known.to_string()));
+        let known = self.pairing.conflicts.seen_up_to();
+        words.push(known.map_or_else(|| "-".to_owned(), |known| known.to_string()));
         words.extend(checkpoints.iter().map(|(_, checkpoint)| checkpoint.to_string()));
         let mut out = BytesMut::new();
         resp::put_command(&mut out, &words);

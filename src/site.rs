@@ -320,7 +320,6 @@ impl Site {
             status: ends.status.clone(),
             pairing: ends.pairing.clone(),
             keys: keys.clone(),
-            journal: self.journal.clone(),
             clock: self.clock.clone(),
             problems: self.problems.clone(),
             flush: self.config.filter.flush,

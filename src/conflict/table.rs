@@ -66,7 +66,7 @@ pub struct Table {
     /// The keys by a write on them, the oldest first; a key's last write may be later than the
     /// one it stands here for.
     order: VecDeque<(Offset, u64)>,
-    /// Ids of the present history; it may have had several.
+    /// Ids of the present history; it may have had several, and has the last one.
     history: Vec<ReplicationId>,
     /// The peer has seen local units up to here.
     floor: Option<Offset>,
@@ -107,6 +107,13 @@ impl Table {
     pub fn rename_history(&mut self, replid: ReplicationId) {
         if !self.history.contains(&replid) {
             self.history.push(replid);
+        }
+    }
+
+    /// The history had this id before.
+    pub fn had_id(&mut self, replid: ReplicationId) {
+        if !self.history.contains(&replid) {
+            self.history.insert(0, replid);
         }
     }
 
@@ -345,6 +352,11 @@ impl Table {
     /// The peer has certainly seen all local units up to here; none before it has seen any.
     pub fn floor(&self) -> Option<Offset> {
         self.floor
+    }
+
+    /// The same as a position.
+    pub fn floor_position(&self) -> Option<Position> {
+        Some(Position { replid: *self.history.last()?, offset: self.floor? })
     }
 
     /// How many keys.

@@ -234,7 +234,6 @@ impl<'a> Sidecar<'a> {
             status,
             pairing: pairing.clone(),
             keys: Arc::default(),
-            journal: journal.clone(),
             clock: clock.clone(),
             problems: problems.clone(),
             flush: Flush::Stop,

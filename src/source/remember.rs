@@ -36,7 +36,7 @@ impl Source {
     ) -> Result<(), NotInJournal> {
         let status = self.journal.status();
         conflicts.begin_history(status.first);
-        status.earlier_ids.iter().for_each(|replid| conflicts.rename_history(*replid));
+        status.earlier_ids.iter().for_each(|replid| conflicts.had_id(*replid));
         let from = Position { offset: floor.unwrap_or(status.first.offset), ..status.first };
         if floor.is_some() {
             conflicts.seen(from);

@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use rand::Rng;
 
 use super::{Checked, EMPTY_SNAPSHOT, Wire, World};
+use crate::clock::unix_millis;
 use crate::feed::newest;
 use crate::frame::Frame;
 use crate::journal::{NotInJournal, Read, UnitReader};
@@ -141,7 +142,8 @@ impl World<'_> {
             let (head, time) = (sidecar.journal.head(), sidecar.clock.take(1));
             let seen = (*head.seen).clone();
             let database = head.database.unwrap_or_default();
-            Frame::Heartbeat { at: head.position, database, time, wall: 0, seen }.put(&mut out);
+            Frame::Heartbeat { at: head.position, database, time, wall: unix_millis(), seen }
+                .put(&mut out);
         }
         match reader.read().await {
             Ok(Read::Block(block)) => {
@@ -158,7 +160,8 @@ impl World<'_> {
             Ok(Read::Idle(head)) if wants_heartbeat => {
                 let (time, seen) = (sidecar.clock.take(1), (*head.seen).clone());
                 let database = head.database.unwrap_or_default();
-                Frame::Heartbeat { at: head.position, database, time, wall: 0, seen }.put(&mut out);
+                Frame::Heartbeat { at: head.position, database, time, wall: unix_millis(), seen }
+                    .put(&mut out);
             }
             Ok(Read::Idle(_)) => {}
             Err(NotInJournal::HistoryBroke) => {
