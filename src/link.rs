@@ -234,8 +234,8 @@ impl Link {
         let session = LinkSession(rand::random());
         let full = self.pairing.is_full_sync_demanded();
         let begin = match (full, checkpoints.is_empty()) {
-            (true, _) => "full",
-            (false, true) => "new",
+            (true, _) if self.pairing.is_told() => "full",
+            (true, _) | (false, true) => "new",
             (false, false) => "resume",
         };
         let primary = self.primary.as_ref().map_or("", SiteName::as_str).to_owned();

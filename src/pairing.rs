@@ -36,8 +36,10 @@ enum Progress {
 #[derive(Debug, Clone, Copy)]
 struct FullSync {
     progress: Progress,
-    /// Our feed wants our link to take one.
+    /// Our link is to take one.
     demanded: bool,
+    /// By our feed, since the peer's link takes one.
+    told: bool,
 }
 
 /// Shared by the link to a peer and the feed that serves this peer.
@@ -61,7 +63,11 @@ impl Pairing {
         Arc::new(Self {
             site,
             conflicts,
-            full_sync: watch::Sender::new(FullSync { progress: Progress::None, demanded: false }),
+            full_sync: watch::Sender::new(FullSync {
+                progress: Progress::None,
+                demanded: false,
+                told: false,
+            }),
             cutting: watch::Sender::new(0),
             cut_for: watch::Sender::new(None),
             hurry: Notify::new(),
@@ -81,7 +87,7 @@ impl Pairing {
     /// Link: the peer's snapshot comes, and names the session of ours that the peer's own link is
     /// answered with. Waits until what is to be cut for the peer before that is cut.
     pub async fn full_sync_begun(&self, pair: Option<LinkSession>) {
-        let begun = FullSync { progress: Progress::Begun(pair), demanded: false };
+        let begun = FullSync { progress: Progress::Begun(pair), demanded: false, told: false };
         self.full_sync.send_replace(begun);
         // A feed that takes too long, or is not asked after all, must not hold up this direction.
         let _ = timeout(CUT_PATIENCE, async {
@@ -124,9 +130,16 @@ impl Pairing {
         self.hurry.notified().await;
     }
 
-    /// The link must take a full sync, and by that the peer's link too.
-    pub fn demand_full_sync(&self) {
-        self.full_sync.send_replace(FullSync { progress: Progress::None, demanded: true });
+    /// Feed: the link must take a full sync too.
+    fn demand_full_sync(&self) {
+        let demand = FullSync { progress: Progress::None, demanded: true, told: true };
+        self.full_sync.send_replace(demand);
+    }
+
+    /// Both links must take a full sync: ours asks as if it had nothing.
+    pub fn begin_anew(&self) {
+        let demand = FullSync { progress: Progress::None, demanded: true, told: false };
+        self.full_sync.send_replace(demand);
     }
 
     /// Link: waits until its session must be begun anew, for a full sync. Cancel safe.
@@ -141,6 +154,11 @@ impl Pairing {
     /// Link: whether a full sync was demanded since the last one.
     pub fn is_full_sync_demanded(&self) -> bool {
         self.full_sync.borrow().demanded
+    }
+
+    /// Link: whether that was since the peer's link takes one.
+    pub fn is_told(&self) -> bool {
+        self.full_sync.borrow().told
     }
 
     /// Feed: a snapshot is about to be cut for this session of the peer's link.

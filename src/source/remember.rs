@@ -15,13 +15,9 @@ impl Source {
         for peer in &self.peers {
             let conflicts = &peer.conflicts;
             let floor = head.floors.of(&peer.site);
-            if floor.is_none() && conflicts.repairs_keys() {
-                // Of what it wrote before it had seen our snapshot nothing is known any more.
-                peer.demand_full_sync();
-            }
             if let Err(error) = self.read_journal(conflicts, keys, floor).await {
                 warn!(site = %peer.site, %error, "what the peer has not seen is not known, both sites take a full sync");
-                peer.demand_full_sync();
+                peer.begin_anew();
             }
             conflicts.scanned(head.position.offset);
             conflicts.earlier_came_back(head.position.offset);
@@ -40,6 +36,9 @@ impl Source {
         let from = Position { offset: floor.unwrap_or(status.first.offset), ..status.first };
         if floor.is_some() {
             conflicts.seen(from);
+        } else {
+            // It has seen nothing yet: what it wrote before it does conflicts with everything.
+            conflicts.cut(from);
         }
         let mut reader = self.journal.read_from(from)?;
         while let Read::Block(block) = reader.read().await? {
