@@ -275,6 +275,7 @@ fn a_sidecar_starts_while_its_connections_are_killed() {
         "lost the replication stream of the local redis",
         "the local redis is not there, trying again",
         "the commands of the local redis can't be read, trying again",
+        "lost a client's connection to the local redis",
     ] {
         sidecar.allow_log(text);
     }
