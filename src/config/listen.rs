@@ -1,0 +1,62 @@
+//! The ports, and who may use them.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// Where the sidecar listens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// RESP: peers, syncers, redis-cli.
+    pub addr: String,
+    /// The same port again, but what is written through it counts as local: for applications, and
+    /// for syncers that read here and write a little of their own. Not served when missing.
+    #[serde(default)]
+    pub local_addr: Option<String>,
+    /// HTTP: /metrics /healthz /readyz /status. Not served when missing.
+    #[serde(default)]
+    pub http: Option<String>,
+    /// The version that `INFO` tells instead of the local Redis's own: some syncers refuse what
+    /// they don't know.
+    #[serde(default)]
+    pub redis_version: Option<String>,
+    /// Most connections on `addr` at once.
+    #[serde(default = "default_max_connections")]
+    pub max_connections: usize,
+}
+
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Links.
+    Peer,
+    /// Replication from us, and reads and writes.
+    Syncer,
+    /// Inspection only.
+    Observer,
+}
+
+/// One user of the listen port.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The name; `default` is who sends `AUTH <password>` alone.
+    pub name: String,
+    /// Password; better in `password_file`.
+    #[serde(default)]
+    pub password: Option<SecretString>,
+    /// File that holds the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// What the user may do.
+    pub role: Role,
+}
+
+fn default_max_connections() -> usize {
+    1000
+}
