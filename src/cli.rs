@@ -2,6 +2,7 @@
 
 mod check;
 pub mod demo;
+mod hash_password;
 mod run;
 mod screen;
 mod signals;
@@ -85,6 +86,14 @@ Examples:
   redis-duplex status 127.0.0.1:6380
   redis-duplex status -w 127.0.0.1:6380")]
     Status(status::Status),
+    /// Print the hash of a password, for `password_hash` of a [[user]]
+    ///
+    /// Reads the password from the terminal, without showing it, or one line from stdin.
+    #[command(after_help = "\
+Examples:
+  redis-duplex hash-password
+  openssl rand -hex 32 | tee secret | redis-duplex hash-password --sha256")]
+    HashPassword(hash_password::HashPassword),
     /// Show it at work: two Redis, two sidecars, writes on both sides, and the proof that all is right
     ///
     /// Everything runs on this machine, on free ports and in a temporary directory; nothing is left
@@ -104,6 +113,7 @@ pub async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Check(check) => check.execute().await,
         Command::Verify(verify) => verify.execute().await,
         Command::Status(status) => status.execute().await,
+        Command::HashPassword(hash_password) => hash_password.execute(),
         Command::Demo(demo) => demo.execute().await,
     }
 }

@@ -71,7 +71,7 @@ mod tests {
         // Every commented key, switched on, is known too.
         let all: String = text
             .lines()
-            .filter(|line| !line.contains("password_file"))
+            .filter(|line| !["_file", "_env", "_hash"].iter().any(|way| line.contains(way)))
             .map(|line| match line.strip_prefix("# ") {
                 Some(rest)
                     if rest.starts_with('[')
@@ -96,7 +96,38 @@ mod tests {
             parse(&format!("{GOOD}[[user]]\nname = \"x\"\nrole = \"admin\"\npassword = 77123\n"))
                 .unwrap_err();
         assert!(error.starts_with("x.toml:") && error.contains("string"), "{error}");
-        assert!(!error.contains("site ="), "{error}");
+        assert!(!error.contains("site =") && !error.contains("77123"), "{error}");
+    }
+
+    #[test]
+    fn a_password_comes_in_one_way() {
+        let user = |lines: &str| {
+            let text = format!("{GOOD}[[user]]\nname = \"x\"\nrole = \"admin\"\n{lines}");
+            Config::parse(Path::new("x.toml"), &text, std::iter::empty())
+        };
+        let error = |lines: &str| user(lines).unwrap_err().to_string();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from-file\r\n").unwrap();
+        let file = format!("password_file = \"{}\"\n", file.path().display());
+        let password = "password = \"open-text\"\n";
+        let hash = format!("password_hash = \"sha256:{}\"\n", "ab".repeat(32));
+        let read = user(&file).unwrap().users.remove(0);
+        assert_eq!(read.password.unwrap().expose_secret(), "from-file");
+        // Every process has this variable.
+        let read = user("password_env = \"PATH\"\n").unwrap().users.remove(0);
+        assert_eq!(read.password.unwrap().expose_secret(), std::env::var("PATH").unwrap());
+        assert!(user(&hash).unwrap().users[0].password_hash.is_some());
+        for both in [file.clone() + password, hash.clone() + password, hash.clone() + &file] {
+            let error = error(&both);
+            assert!(error.contains("[[user]] \"x\""), "{error}");
+            assert!(!error.contains("open-text") && !error.contains("abab"), "{error}");
+        }
+        let missing = error("password_env = \"REDIS_DUPLEX_NO_SUCH\"\n");
+        assert!(missing.contains("no environment variable REDIS_DUPLEX_NO_SUCH"), "{missing}");
+        let wrong = error("password_hash = \"sha256:77123\"\n");
+        assert!(wrong.contains("is no password hash") && !wrong.contains("77123"), "{wrong}");
+        let config = user(&hash).unwrap();
+        assert!(!format!("{config:?}").contains("abab") && !format!("{config:?}").contains("171"));
     }
 
     #[test]

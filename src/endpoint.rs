@@ -7,6 +7,7 @@
 //! reply comes back as if the command had been sent alone.
 
 mod access;
+mod audit;
 mod backend;
 mod batch;
 mod classify;
@@ -18,11 +19,13 @@ mod listen;
 mod local;
 mod pipe;
 mod replies;
+mod rights;
 mod session;
 mod tag;
 mod transaction;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
@@ -80,6 +83,7 @@ pub struct Endpoint {
     batch_commands: usize,
     batch_bytes: usize,
     max_connections: usize,
+    idle: Option<Duration>,
 }
 
 impl Endpoint {
@@ -103,6 +107,7 @@ impl Endpoint {
             batch_commands: config.apply.batch_commands,
             batch_bytes: usize::try_from(config.apply.batch_bytes.as_u64()).unwrap_or(usize::MAX),
             max_connections: config.listen.max_connections,
+            idle: Some(config.listen.timeout).filter(|timeout| !timeout.is_zero()),
         })
     }
 

@@ -15,7 +15,7 @@
 //! | [`endpoint`] | clients and syncers write and look through the one port |
 //!
 //! Below: [`resp`] and [`rdb`] are the formats, [`redis`] the connection to a server, [`position`],
-//! [`clock`] and [`backoff`] plain values; [`pairing`] is what the two directions between two sites
+//! [`clock`] and [`backoff`] plain values, [`password`] hashes of passwords; [`pairing`] is what the two directions between two sites
 //! know of each other, [`backlog`] how a peer gets what the journal lacks. Above: [`config`], [`observe`],
 //! [`check`], [`verify`], [`cli`], and [`site`], the one place that knows all stages.
 
@@ -34,6 +34,7 @@ pub mod journal;
 pub mod link;
 pub mod observe;
 pub mod pairing;
+pub mod password;
 pub mod position;
 pub mod rdb;
 pub mod redis;

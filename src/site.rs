@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -232,6 +233,7 @@ impl Site {
                 .collect(),
             followers: self.followers.clone(),
             problems: self.problems.clone(),
+            login_failures: AtomicU64::new(0),
         }
     }
 
@@ -376,6 +378,10 @@ impl Inspect for Inspector {
         let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
         observe::duplex(&self.0, &words)
             .map_err(|error| error.to_string().trim_start_matches("ERR ").to_owned())
+    }
+
+    fn login_failed(&self) {
+        self.0.login_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     fn role(&self) -> u64 {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Which modules each module may use, besides itself. `site`, `cli`, `main` and the tests in
 /// `simulation` know all.
-const ALLOWED: [(&str, &[&str]); 22] = [
+const ALLOWED: [(&str, &[&str]); 23] = [
     (
         "apply",
         &["backoff", "conflict", "journal", "observe", "position", "redis", "resp", "write_off"],
@@ -16,9 +16,9 @@ const ALLOWED: [(&str, &[&str]); 22] = [
     ("backoff", &[]),
     ("check", &["clock", "config", "frame", "observe", "position", "redis", "source", "write_off"]),
     ("clock", &[]),
-    ("config", &["position"]),
+    ("config", &["password", "position"]),
     ("conflict", &["clock", "config", "position", "redis", "resp"]),
-    ("endpoint", &["config", "position", "redis", "resp", "write_off"]),
+    ("endpoint", &["config", "password", "position", "redis", "resp", "write_off"]),
     (
         "feed",
         &[
@@ -49,6 +49,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
     ),
     ("observe", &["config", "clock", "conflict", "journal", "position", "write_off"]),
     ("pairing", &["conflict", "position"]),
+    ("password", &[]),
     ("position", &[]),
     ("rdb", &[]),
     ("redis", &["config", "position", "resp"]),

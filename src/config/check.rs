@@ -47,11 +47,22 @@ impl Config {
             if !names.insert(&user.name) {
                 return Err(format!("two [[user]] entries are named \"{}\"", user.name));
             }
-            if user.password.as_ref().is_none_or(|p| p.expose_secret().is_empty()) {
-                return Err(format!(
-                    "[[user]] \"{}\" has no password: set `password` or `password_file`",
-                    user.name
-                ));
+            match (&user.password, &user.password_hash) {
+                (Some(_), Some(_)) => {
+                    return Err(format!(
+                        "[[user]] \"{}\" has both a password and a `password_hash`: keep one",
+                        user.name
+                    ));
+                }
+                (None, Some(_)) => {}
+                (Some(password), None) if !password.expose_secret().is_empty() => {}
+                (_, None) => {
+                    return Err(format!(
+                        "[[user]] \"{}\" has no password: set one of `password_hash`, \
+                         `password_file`, `password_env` and `password`",
+                        user.name
+                    ));
+                }
             }
         }
         if self.apply.batch_commands == 0 || self.apply.batch_bytes.as_u64() == 0 {

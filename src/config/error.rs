@@ -31,6 +31,14 @@ pub enum ConfigError {
         /// What is wrong.
         message: String,
     },
+    /// A password that is given twice, or not to be found. Its text is not shown.
+    #[error("{whose}: {message}")]
+    Password {
+        /// The section.
+        whose: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// Values that don't fit each other.
     #[error("{}: {message}", path.display())]
     Invalid {

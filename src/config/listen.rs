@@ -1,9 +1,12 @@
 //! The ports, and who may use them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
+
+use crate::password::PasswordHash;
 
 /// Where the sidecar listens.
 #[derive(Debug, Deserialize)]
@@ -25,9 +28,12 @@ pub struct Listen {
     /// Most connections on `addr` at once.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
+    /// A client that sends nothing for so long is closed, as by Redis's own `timeout`; zero: never.
+    #[serde(default, with = "humantime_serde")]
+    pub timeout: Duration,
 }
 
-/// What a user may do.
+/// What a user may do; docs/security.md has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -47,12 +53,18 @@ pub enum Role {
 pub struct User {
     /// The name; `default` is who sends `AUTH <password>` alone.
     pub name: String,
-    /// Password; better in `password_file`.
+    /// Password, in one of four ways; this is the poorest.
     #[serde(default)]
     pub password: Option<SecretString>,
     /// File that holds the password.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// Environment variable that holds the password.
+    #[serde(default)]
+    pub password_env: Option<String>,
+    /// Hash of the password: what `redis-duplex hash-password` prints, or `sha256:<64 hex>`.
+    #[serde(default)]
+    pub password_hash: Option<PasswordHash>,
     /// What the user may do.
     pub role: Role,
 }

@@ -1,6 +1,6 @@
 //! Reading the file, the environment and the files of passwords.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
@@ -34,24 +34,33 @@ impl Config {
                 let names: Vec<_> = variables.iter().map(|(name, _)| name.as_str()).collect();
                 ConfigError::Environment {
                     name: names.join(", "),
-                    message: format!("with {}: {}", path.display(), error.message()),
+                    message: format!("with {}: {}", path.display(), without_value(error.message())),
                 }
             })?
         };
-        config.read_passwords()?;
+        config.read_passwords(|name| std::env::var(name).ok())?;
         config
             .check()
             .map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })?;
         Ok(config)
     }
 
-    fn read_passwords(&mut self) -> Result<(), ConfigError> {
-        read_password(&mut self.redis.password, self.redis.password_file.as_deref())?;
+    fn read_passwords(
+        &mut self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
+        let read = |whose: String, password: &mut _, file: &Option<PathBuf>, env: &Option<_>| {
+            Source { whose, file: file.as_deref(), env: env.as_deref() }.read(password, &variable)
+        };
+        let redis = &mut self.redis;
+        read("[redis]".into(), &mut redis.password, &redis.password_file, &redis.password_env)?;
         for peer in &mut self.peers {
-            read_password(&mut peer.password, peer.password_file.as_deref())?;
+            let whose = format!("[[peer]] \"{}\"", peer.site);
+            read(whose, &mut peer.password, &peer.password_file, &peer.password_env)?;
         }
         for user in &mut self.users {
-            read_password(&mut user.password, user.password_file.as_deref())?;
+            let whose = format!("[[user]] \"{}\"", user.name);
+            read(whose, &mut user.password, &user.password_file, &user.password_env)?;
         }
         Ok(())
     }
@@ -62,7 +71,18 @@ fn parse_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError 
     let line = error.span().map_or_else(String::new, |span| {
         format!(":{}", text[..span.start.min(text.len())].matches('\n').count() + 1)
     });
-    ConfigError::Parse { path: path.to_owned(), line, message: error.message().to_owned() }
+    ConfigError::Parse { path: path.to_owned(), line, message: without_value(error.message()) }
+}
+
+/// Of a value of the wrong kind only the kind: a password without quotes is a number.
+fn without_value(message: &str) -> String {
+    match message.split_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid ") => {
+            let found = found.split(['`', '"']).next().unwrap_or_default();
+            format!("{}, expected {expected}", found.trim_end())
+        }
+        _ => message.to_owned(),
+    }
 }
 
 fn overlay(table: &mut toml::Table, variables: &[(String, String)]) -> Result<(), ConfigError> {
@@ -96,13 +116,38 @@ fn overlay(table: &mut toml::Table, variables: &[(String, String)]) -> Result<()
     Ok(())
 }
 
-fn read_password(
-    password: &mut Option<SecretString>,
-    file: Option<&Path>,
-) -> Result<(), ConfigError> {
-    let Some(path) = file else { return Ok(()) };
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    *password = Some(text.trim_end_matches(['\r', '\n']).into());
-    Ok(())
+/// Where a password is, if not in the configuration itself.
+struct Source<'a> {
+    whose: String,
+    file: Option<&'a Path>,
+    env: Option<&'a str>,
+}
+
+impl Source<'_> {
+    fn read(
+        self,
+        password: &mut Option<SecretString>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
+        let ways = [password.is_some(), self.file.is_some(), self.env.is_some()];
+        if ways.into_iter().filter(|given| *given).count() > 1 {
+            return Err(ConfigError::Password {
+                whose: self.whose,
+                message: "set only one of `password`, `password_file` and `password_env`".into(),
+            });
+        }
+        if let Some(path) = self.file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            *password = Some(text.trim_end_matches(['\r', '\n']).into());
+        }
+        if let Some(name) = self.env {
+            let value = variable(name).ok_or_else(|| ConfigError::Password {
+                whose: self.whose,
+                message: format!("there is no environment variable {name} (`password_env`)"),
+            })?;
+            *password = Some(value.into());
+        }
+        Ok(())
+    }
 }

@@ -24,6 +24,9 @@ pub struct Redis {
     /// File that holds the password, a line feed at its end is ignored.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// Environment variable that holds the password.
+    #[serde(default)]
+    pub password_env: Option<String>,
 }
 
 /// When the journal's file is forced to disk.
@@ -122,4 +125,7 @@ pub struct Peer {
     /// File that holds the password.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// Environment variable that holds the password.
+    #[serde(default)]
+    pub password_env: Option<String>,
 }

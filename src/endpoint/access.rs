@@ -1,133 +1,268 @@
 //! Who a client is and what it may do.
 
-use secrecy::{ExposeSecret, SecretString};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretSlice};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use super::classify::Class;
+use super::command_table::CommandTable;
 use super::replies;
+use super::rights::Need;
 use crate::config::{Role, User};
+use crate::password::PasswordHash;
 use crate::resp::Request;
 
+/// Slow hashes that are computed at once: each takes a core and, as a rule, 19 MiB.
+const SLOW_AT_ONCE: usize = 2;
+
+/// Who a client has shown to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) name: Arc<str>,
+    pub(super) role: Role,
+}
+
+/// Why somebody is not who they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// The request makes no sense here; the reply.
+    Request(String),
+    /// No such user, or another password.
+    Wrong,
+}
+
+impl Denial {
+    pub(super) fn reply(&self) -> &str {
+        match self {
+            Self::Request(reply) => reply,
+            Self::Wrong => replies::WRONG_PASSWORD,
+        }
+    }
+}
+
 /// The users of the port.
-pub(super) struct Users(Vec<(String, SecretString, Role)>);
+pub(super) struct Users {
+    users: Vec<(Identity, PasswordHash)>,
+    /// What an attempt that fails has taken the time of, whoever it was for.
+    decoy: PasswordHash,
+    slow: Arc<Semaphore>,
+    /// Of the passwords that were right where comparing is slow, a keyed hash: clients that
+    /// connect again and again should not take a core each time.
+    right: Mutex<HashMap<Arc<str>, [u8; 32]>>,
+    /// The key to these hashes; known to this process alone.
+    key: [u8; 32],
+}
 
 impl Users {
     pub(super) fn new(users: &[User]) -> Self {
-        let users = users
+        let hash = |user: &User| match (&user.password_hash, &user.password) {
+            (Some(hash), _) => Some(hash.clone()),
+            (None, Some(password)) => {
+                Some(PasswordHash::sha256(password.expose_secret().as_bytes()))
+            }
+            (None, None) => None,
+        };
+        let users: Vec<_> = users
             .iter()
-            .filter_map(|user| Some((user.name.clone(), user.password.clone()?, user.role)));
-        Self(users.collect())
+            .filter_map(|user| {
+                let identity = Identity { name: user.name.as_str().into(), role: user.role };
+                Some((identity, hash(user)?))
+            })
+            .collect();
+        let is_slow = |hash: &&PasswordHash| matches!(hash, PasswordHash::Argon2(_));
+        let slowest = users.iter().map(|(_, hash)| hash).find(is_slow).cloned();
+        Self {
+            decoy: slowest.unwrap_or_else(|| PasswordHash::Sha256(rand::random())),
+            users,
+            slow: Arc::new(Semaphore::new(SLOW_AT_ONCE)),
+            right: Mutex::default(),
+            key: rand::random(),
+        }
     }
 
     /// Whether nobody has to say who they are.
     pub(super) fn is_open(&self) -> bool {
-        self.0.is_empty()
+        self.users.is_empty()
     }
 
-    /// What a new connection may do: everything where there are no users (it comes from this
-    /// machine), nothing else.
-    pub(super) fn at_first(&self) -> Option<Role> {
-        self.is_open().then_some(Role::Admin)
+    /// Who a new connection is: an administrator where there are no users (it comes from this
+    /// machine), else nobody yet.
+    pub(super) fn at_first(&self) -> Option<Identity> {
+        self.is_open().then(|| Identity { name: "-".into(), role: Role::Admin })
     }
 
-    /// The role of who gives this name and password. Every user's are compared in full.
-    fn find(&self, name: &[u8], password: &[u8]) -> Option<Role> {
-        let mut found = None;
-        for (user, secret, role) in &self.0 {
-            let right =
-                user.as_bytes().ct_eq(name) & secret.expose_secret().as_bytes().ct_eq(password);
-            if right.into() {
-                found = Some(*role);
-            }
-        }
-        found
-    }
-
-    /// `AUTH [user] password` with these words; the error text if it fails.
-    pub(super) fn authenticate(&self, words: &[&[u8]]) -> Result<Role, String> {
+    /// `AUTH [user] password` with these words. Cancel safe.
+    pub(super) async fn authenticate(&self, words: &[&[u8]]) -> Result<Identity, Denial> {
         let (name, password) = match words {
-            [_] if self.is_open() => return Err(replies::NO_PASSWORD_SET.to_owned()),
+            [_] if self.is_open() => {
+                return Err(Denial::Request(replies::NO_PASSWORD_SET.to_owned()));
+            }
             [password] => (&b"default"[..], *password),
             [name, password] => (*name, *password),
-            [] => return Err(replies::arity("auth")),
-            _ => return Err(replies::SYNTAX.to_owned()),
+            [] => return Err(Denial::Request(replies::arity("auth"))),
+            _ => return Err(Denial::Request(replies::SYNTAX.to_owned())),
         };
         if self.is_open() && name == b"default" {
-            return Ok(Role::Admin);
+            return self.at_first().ok_or(Denial::Wrong);
         }
-        self.find(name, password).ok_or_else(|| replies::WRONG_PASSWORD.to_owned())
+        self.find(name, password).await.ok_or(Denial::Wrong)
+    }
+
+    /// Who has this name and password. A failure takes the same time whatever was wrong.
+    async fn find(&self, name: &[u8], password: &[u8]) -> Option<Identity> {
+        let user = self.users.iter().find(|(user, _)| user.name.as_bytes() == name);
+        let keyed = self.keyed(password);
+        match user {
+            Some((user, hash @ PasswordHash::Sha256(_))) => {
+                if hash.is_of(password) {
+                    return Some(user.clone());
+                }
+            }
+            Some((user, hash)) => {
+                let before = self.right.lock().get(&user.name).copied();
+                if before.is_some_and(|before| before.ct_eq(&keyed).into()) {
+                    return Some(user.clone());
+                }
+                if !self.compare(hash.clone(), password).await {
+                    return None;
+                }
+                self.right.lock().insert(user.name.clone(), keyed);
+                return Some(user.clone());
+            }
+            None => {}
+        }
+        self.compare(self.decoy.clone(), password).await;
+        None
+    }
+
+    /// Compares, if that is slow then aside; what was begun is finished, and counts until then.
+    async fn compare(&self, hash: PasswordHash, password: &[u8]) -> bool {
+        if matches!(hash, PasswordHash::Sha256(_)) {
+            return hash.is_of(password);
+        }
+        let Ok(permit) = Arc::clone(&self.slow).acquire_owned().await else { return false };
+        let password = SecretSlice::from(password.to_vec());
+        let compared = spawn_blocking(move || {
+            let is_right = hash.is_of(password.expose_secret());
+            drop(permit);
+            is_right
+        });
+        compared.await.unwrap_or(false)
+    }
+
+    fn keyed(&self, password: &[u8]) -> [u8; 32] {
+        Sha256::new().chain_update(self.key).chain_update(password).finalize().into()
     }
 }
 
-/// Checks that who has `role` may send this; the error text if not.
-pub(super) fn check(role: Option<Role>, class: &Class, request: &Request) -> Result<(), String> {
-    let Some(role) = role else {
-        return match class {
-            Class::Auth | Class::Hello | Class::Quit | Class::Reset => Ok(()),
-            _ => Err(replies::NO_AUTH.to_owned()),
-        };
-    };
-    let may = match class {
-        Class::Auth
-        | Class::Hello
-        | Class::Quit
-        | Class::Reset
-        | Class::Ping
-        | Class::Info
-        | Class::Role
-        | Class::Duplex
-        | Class::ClientIntroduction => true,
-        Class::Link => matches!(role, Role::Peer | Role::Admin),
-        Class::Control | Class::Administration => role == Role::Admin,
-        _ => matches!(role, Role::Syncer | Role::Admin),
+/// What `request` takes.
+pub(super) fn need(table: &CommandTable, class: &Class, request: &Request) -> Need {
+    match class {
+        Class::Ping | Class::Info | Class::Role | Class::Duplex => Need::Look,
+        Class::ClientIntroduction | Class::ClientReply => Need::Look,
+        Class::Link => Need::Link,
+        Class::Control => Need::Admin,
+        _ => table.need(request),
+    }
+}
+
+/// Checks that `who` may send this; the error text if not, with what `command` calls it.
+pub(super) fn check(
+    who: Option<&Identity>,
+    class: &Class,
+    need: Need,
+    command: impl FnOnce() -> String,
+) -> Result<(), String> {
+    // Redis serves these to anyone too.
+    if matches!(class, Class::Auth | Class::Hello | Class::Quit | Class::Reset) {
+        return Ok(());
+    }
+    let Some(who) = who else { return Err(replies::NO_AUTH.to_owned()) };
+    let may = match need {
+        Need::Look => true,
+        Need::Link => matches!(who.role, Role::Peer | Role::Admin),
+        Need::Data => matches!(who.role, Role::Syncer | Role::Admin),
+        Need::Settings | Need::Admin | Need::Unlisted => who.role == Role::Admin,
     };
     if may {
         return Ok(());
     }
-    let name = match role {
+    let why = if need == Need::Unlisted {
+        ", which the local Redis did not list when the sidecar started"
+    } else {
+        ""
+    };
+    let role = role_name(who.role);
+    let command = command();
+    Err(format!("NOPERM a [[user]] with the role \"{role}\" may not send '{command}'{why}"))
+}
+
+/// A role as it is written in the configuration.
+pub(super) fn role_name(role: Role) -> &'static str {
+    match role {
         Role::Admin => "admin",
         Role::Peer => "peer",
         Role::Syncer => "syncer",
         Role::Observer => "observer",
-    };
-    let command: String =
-        request.arg(0).iter().take(32).map(|byte| byte.escape_ascii().to_string()).collect();
-    Err(format!("NOPERM a [[user]] with the role \"{name}\" may not send '{command}'"))
+    }
+}
+
+/// A client's word in a line of ours: at most `most` bytes of it, and none that is not printable.
+pub(super) fn shown(word: &[u8], most: usize) -> String {
+    word[..word.len().min(most)].escape_ascii().to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn users() -> Users {
-        let user = |name: &str, role| User {
-            name: name.to_owned(),
-            password: Some(format!("{name}-secret").into()),
-            password_file: None,
-            role,
+    fn users(slow: bool) -> Users {
+        let user = |name: &str, role| {
+            let password = format!("{name}-secret");
+            User {
+                name: name.to_owned(),
+                password_hash: slow.then(|| PasswordHash::argon2(password.as_bytes()).unwrap()),
+                password: (!slow).then(|| password.into()),
+                password_file: None,
+                password_env: None,
+                role,
+            }
         };
         Users::new(&[user("default", Role::Syncer), user("root", Role::Admin)])
     }
 
-    #[test]
-    fn who_is_who() {
-        let users = users();
-        assert_eq!(users.at_first(), None);
-        assert_eq!(users.authenticate(&[b"default-secret"]), Ok(Role::Syncer));
-        assert_eq!(users.authenticate(&[b"root", b"root-secret"]), Ok(Role::Admin));
-        assert!(users.authenticate(&[b"root", b"default-secret"]).is_err());
-        assert!(users.authenticate(&[b"root-secret"]).is_err());
+    #[tokio::test]
+    async fn who_is_who() {
+        for slow in [false, true] {
+            let users = users(slow);
+            let role = async |words: &[&[u8]]| users.authenticate(words).await.map(|who| who.role);
+            assert_eq!(users.at_first(), None);
+            assert_eq!(role(&[b"default-secret"]).await, Ok(Role::Syncer));
+            assert_eq!(role(&[b"root", b"root-secret"]).await, Ok(Role::Admin));
+            assert_eq!(role(&[b"root", b"default-secret"]).await, Err(Denial::Wrong));
+            assert_eq!(role(&[b"root-secret"]).await, Err(Denial::Wrong));
+            assert_eq!(role(&[b"nobody", b"root-secret"]).await, Err(Denial::Wrong));
+            // What is remembered lets nobody else in.
+            assert_eq!(users.right.lock().len(), if slow { 2 } else { 0 });
+            assert_eq!(role(&[b"root", b"root-secret"]).await, Ok(Role::Admin));
+            assert_eq!(role(&[b"root", b"root-secret2"]).await, Err(Denial::Wrong));
+        }
         let open = Users::new(&[]);
-        assert!(open.authenticate(&[b"x"]).is_err());
-        assert_eq!(open.authenticate(&[b"default", b"x"]), Ok(Role::Admin));
-        assert!(open.authenticate(&[b"other", b"x"]).is_err());
+        assert!(open.authenticate(&[b"x"]).await.is_err());
+        let who = open.authenticate(&[b"default", b"x"]).await;
+        assert_eq!(who.map(|who| who.role), Ok(Role::Admin));
+        assert!(open.authenticate(&[b"other", b"x"]).await.is_err());
     }
 
     #[test]
     fn who_may_what() {
-        let request = Request::of(&["X"]);
-        let may = |role, class: &Class| check(role, class, &request).is_ok();
-        let write = Class::Batch { writes: true };
+        let class = Class::Pass;
         for (role, rights) in [
             (None, [false, false, false, false]),
             (Some(Role::Observer), [true, false, false, false]),
@@ -135,8 +270,11 @@ mod tests {
             (Some(Role::Syncer), [true, true, false, false]),
             (Some(Role::Admin), [true, true, true, true]),
         ] {
-            let asked = [&Class::Info, &write, &Class::Link, &Class::Control];
-            assert_eq!(asked.map(|class| may(role, class)), rights, "{role:?}");
+            let who = role.map(|role| Identity { name: "x".into(), role });
+            let may = |need| check(who.as_ref(), &class, need, String::new).is_ok();
+            let asked = [Need::Look, Need::Data, Need::Link, Need::Admin];
+            assert_eq!(asked.map(may), rights, "{role:?}");
+            assert_eq!(may(Need::Unlisted), rights[3], "{role:?}");
         }
     }
 }

@@ -48,8 +48,8 @@ pub(super) enum Class {
     Link,
     /// `DUPLEX PAUSE`, `RESUME`, `RESYNC`.
     Control,
-    /// For administrators: of the server, not of data.
-    Administration,
+    /// `POST` or `Host:`: a browser was made to speak to us.
+    CrossProtocol,
     /// Would block the connection; harmless inside a transaction.
     Blocking,
     /// `MIGRATE`: half of it can't be taken back.
@@ -110,7 +110,7 @@ fn by_name(name: &[u8], request: &Request) -> Option<Class> {
             Class::Control
         }
         b"duplex" => Class::Duplex,
-        b"shutdown" | b"failover" | b"cluster" | b"debug" => Class::Administration,
+        b"post" | b"host:" => Class::CrossProtocol,
         b"replicaof" | b"slaveof" => Class::Refused(replies::NO_REPLICAOF),
         b"migrate" => Class::Migrate,
         b"blpop" | b"brpop" | b"blmove" | b"brpoplpush" | b"blmpop" | b"bzpopmin" | b"bzpopmax"

@@ -1,4 +1,4 @@
-//! What the local Redis says of its commands: which of them write.
+//! What the local Redis says of its commands: which of them write, and whom they are for.
 
 use std::collections::HashMap;
 
@@ -6,6 +6,7 @@ use foldhash::fast::RandomState;
 use redis_protocol::resp2::types::BytesFrame;
 use smallvec::SmallVec;
 
+use super::rights::{self, Need};
 use crate::redis::{Connection, RedisError};
 use crate::resp::Request;
 
@@ -20,11 +21,18 @@ pub enum Kind {
     Other,
 }
 
+/// One command, or one subcommand of a container.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    kind: Kind,
+    need: Need,
+}
+
 #[derive(Debug)]
 struct Entry {
-    kind: Kind,
-    /// Of container commands (7.0 and later list them).
-    subcommands: HashMap<Vec<u8>, Kind, RandomState>,
+    facts: Facts,
+    /// Of container commands. Up to 6.2 they are not listed; then those of [`rights`].
+    subcommands: HashMap<Vec<u8>, Facts, RandomState>,
 }
 
 /// `proto-max-bulk-len` where the server doesn't tell: its default.
@@ -47,7 +55,7 @@ pub(super) fn lower(name: &[u8]) -> Name {
 
 impl CommandTable {
     /// Asks the server. Once at start is enough: a module's command that comes later is taken for
-    /// a write.
+    /// a write of an administrator's.
     pub async fn load(connection: &mut Connection) -> Result<Self, RedisError> {
         let frame = connection.call(&["COMMAND"]).await?;
         let BytesFrame::Array(commands) = frame else {
@@ -82,13 +90,34 @@ impl CommandTable {
         }
         let Some(entry) = self.entries.get(name) else { return Kind::Write };
         if entry.subcommands.is_empty() || request.len() < 2 {
-            return entry.kind;
+            return entry.facts.kind;
         }
-        let known = entry.subcommands.get(lower(request.arg(1)).as_slice()).copied();
-        known.unwrap_or_else(|| {
-            let writes = entry.subcommands.values().any(|kind| *kind == Kind::Write);
-            if writes { Kind::Write } else { entry.kind }
+        let known = entry.subcommands.get(lower(request.arg(1)).as_slice());
+        known.map(|facts| facts.kind).unwrap_or_else(|| {
+            let writes = entry.subcommands.values().any(|facts| facts.kind == Kind::Write);
+            if writes { Kind::Write } else { entry.facts.kind }
         })
+    }
+
+    /// Whom a request is for. A subcommand that the server did not list is for administrators.
+    pub(super) fn need(&self, request: &Request) -> Need {
+        let Some(entry) = self.entries.get(lower(request.arg(0)).as_slice()) else {
+            return Need::Unlisted;
+        };
+        if entry.subcommands.is_empty() || request.len() < 2 {
+            return entry.facts.need;
+        }
+        let known = entry.subcommands.get(lower(request.arg(1)).as_slice());
+        match known.map_or(Need::Admin, |facts| facts.need) {
+            Need::Settings if rights::asks_for_settings(request) => Need::Data,
+            Need::Settings => Need::Admin,
+            need => need,
+        }
+    }
+
+    /// Whether a command, its name in lower case, is followed by a subcommand.
+    pub(super) fn is_container(&self, name: &[u8]) -> bool {
+        self.entries.get(name).is_some_and(|entry| !entry.subcommands.is_empty())
     }
 }
 
@@ -106,7 +135,7 @@ fn may_replicate(name: &[u8], request: &Request) -> bool {
 }
 
 fn entry(command: &BytesFrame) -> Option<(Vec<u8>, Entry)> {
-    let (name, kind) = name_and_kind(command)?;
+    let (name, facts) = name_and_facts(command)?;
     let BytesFrame::Array(fields) = command else { return None };
     // From 7.0 on the tenth field lists the subcommands, named `container|subcommand`.
     let listed = match fields.get(9) {
@@ -114,26 +143,57 @@ fn entry(command: &BytesFrame) -> Option<(Vec<u8>, Entry)> {
         _ => &[],
     };
     let subcommands = listed.iter().filter_map(|subcommand| {
-        let (full, kind) = name_and_kind(subcommand)?;
-        let bar = full.iter().position(|&byte| byte == b'|')?;
-        Some((full[bar + 1..].to_vec(), kind))
+        let (full, facts) = name_and_facts(subcommand)?;
+        let bar = full.find('|')?;
+        Some((full[bar + 1..].into(), facts))
     });
-    Some((name, Entry { kind, subcommands: subcommands.collect() }))
+    let mut subcommands: HashMap<_, _, _> = subcommands.collect();
+    if fields.len() < 10 {
+        subcommands = unlisted(&name, &categories(fields), facts.kind);
+    }
+    Some((name.into(), Entry { facts, subcommands }))
 }
 
-fn name_and_kind(command: &BytesFrame) -> Option<(Vec<u8>, Kind)> {
+/// The subcommands that we know of where the server lists none.
+fn unlisted(name: &str, categories: &[&str], kind: Kind) -> HashMap<Vec<u8>, Facts, RandomState> {
+    let known = rights::SUBCOMMANDS.iter().find(|(container, _)| *container == name);
+    let harmless: Vec<&str> = categories
+        .iter()
+        .copied()
+        .filter(|category| !["admin", "dangerous"].contains(category))
+        .collect();
+    let facts = |subcommand: &&str| {
+        let need = rights::need(&format!("{name}|{subcommand}"), &harmless);
+        (subcommand.as_bytes().to_vec(), Facts { kind, need })
+    };
+    known.map_or_else(HashMap::default, |(_, names)| names.iter().map(facts).collect())
+}
+
+fn name_and_facts(command: &BytesFrame) -> Option<(String, Facts)> {
     let BytesFrame::Array(fields) = command else { return None };
-    let name = text(fields.first()?)?.to_ascii_lowercase();
-    let BytesFrame::Array(flags) = fields.get(2)? else { return None };
-    let has = |wanted: &[u8]| flags.iter().any(|flag| text(flag) == Some(wanted));
-    let kind = if has(b"write") {
+    let name = std::str::from_utf8(text(fields.first()?)?).ok()?.to_ascii_lowercase();
+    let categories = categories(fields);
+    let has = |wanted| categories.contains(&wanted);
+    let kind = if has("write") {
         Kind::Write
-    } else if has(b"readonly") {
+    } else if has("readonly") {
         Kind::Read
     } else {
         Kind::Other
     };
-    Some((name, kind))
+    let need = rights::need(&name, &categories);
+    Some((name, Facts { kind, need }))
+}
+
+/// Flags (the third field) and ACL categories (the seventh, from 6.0 on), without `@`. A module's
+/// command may have flags alone.
+fn categories(fields: &[BytesFrame]) -> Vec<&str> {
+    let words = [2, 6].into_iter().filter_map(|at| match fields.get(at) {
+        Some(BytesFrame::Array(words)) => Some(words.as_slice()),
+        _ => None,
+    });
+    let words = words.flatten().filter_map(|word| std::str::from_utf8(text(word)?).ok());
+    words.map(|word| word.trim_start_matches('@')).collect()
 }
 
 fn text(frame: &BytesFrame) -> Option<&[u8]> {
@@ -149,12 +209,17 @@ impl CommandTable {
     pub(super) fn of(commands: &[(&str, Kind)]) -> Self {
         let mut table = HashMap::<Vec<u8>, Entry, RandomState>::default();
         for (name, kind) in commands {
+            let flags = match kind {
+                Kind::Write => &["write"][..],
+                Kind::Read => &["read"],
+                Kind::Other => &["connection"],
+            };
+            let facts = Facts { kind: *kind, need: rights::need(name, flags) };
             let (name, subcommand) = name.split_once('|').unwrap_or((name, ""));
             let entry = table.entry(name.into());
-            let entry =
-                entry.or_insert_with(|| Entry { kind: *kind, subcommands: HashMap::default() });
+            let entry = entry.or_insert_with(|| Entry { facts, subcommands: HashMap::default() });
             if !subcommand.is_empty() {
-                entry.subcommands.insert(subcommand.into(), *kind);
+                entry.subcommands.insert(subcommand.into(), facts);
             }
         }
         Self { entries: table, max_bulk: MAX_BULK }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +18,12 @@ use crate::redis::tune;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a client that is turned away has to take the reason.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Of all places those that have not said who they are may have one in so many, so that they can't
+/// take them all.
+const STRANGERS_SHARE: usize = 4;
+/// And this many at least: after a break many clients come at once.
+const LEAST_STRANGERS: usize = 16;
 
 /// Serves clients until `token` is cancelled and every session has ended. `hand_over` gets each
 /// connection that is a replica's or a peer's; its future runs in the session's task, counts as
@@ -33,6 +39,7 @@ pub async fn serve<F, Fut>(
 {
     let tracker = TaskTracker::new();
     let room = Arc::new(Semaphore::new(endpoint.max_connections.min(Semaphore::MAX_PERMITS)));
+    let strangers = Arc::new(Semaphore::new(room_for_strangers(&endpoint)));
     let mut failures = 0_u64;
     loop {
         let accepted = tokio::select! {
@@ -56,12 +63,15 @@ pub async fn serve<F, Fut>(
         };
         let permit = Arc::clone(&room).try_acquire_owned();
         let refusal = refusal.or(permit.is_err().then_some(replies::TOO_MANY_CLIENTS));
+        let stranger = Arc::clone(&strangers).try_acquire_owned();
+        let refusal = refusal.or(stranger.is_err().then_some(replies::TOO_MANY_STRANGERS));
         if let Some(why) = refusal {
             tracing::warn!(%peer, why, "turned a client away");
             tracker.spawn(turn_away(stream, why));
             continue;
         }
-        let session = session(stream, peer, Arc::clone(&endpoint), token.clone());
+        let stranger = stranger.ok().filter(|_| !endpoint.users.is_open());
+        let session = session((stream, peer), stranger, Arc::clone(&endpoint), token.clone());
         let hand_over = hand_over.clone();
         tracker.spawn(async move {
             match session.await {
@@ -76,9 +86,16 @@ pub async fn serve<F, Fut>(
     tracker.wait().await;
 }
 
+/// Where there are no users nobody is a stranger.
+fn room_for_strangers(endpoint: &Endpoint) -> usize {
+    let all = endpoint.max_connections.min(Semaphore::MAX_PERMITS);
+    let share = (all / STRANGERS_SHARE).max(LEAST_STRANGERS.min(all));
+    if endpoint.users.is_open() { Semaphore::MAX_PERMITS } else { share }
+}
+
 async fn session(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer): (TcpStream, SocketAddr),
+    stranger: Option<OwnedSemaphorePermit>,
     endpoint: Arc<Endpoint>,
     token: CancellationToken,
 ) -> SessionEnd {
@@ -86,7 +103,7 @@ async fn session(
         tracing::debug!(%peer, %error, "a client was gone at once");
         return SessionEnd::Closed;
     }
-    Session::new(endpoint, stream, peer, token).serve().await
+    Session::new(endpoint, (stream, peer), stranger, token).serve().await
 }
 
 async fn turn_away(mut stream: TcpStream, why: &'static str) {

@@ -1,11 +1,15 @@
 //! A client that subscribed or monitors: messages come when they come.
 
+use std::io;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::backend::{Backend, Lost, Outgoing, READ_SIZE};
 use super::replies::{self, OK, Replies};
+use super::session::STALLED;
 use crate::resp::{self, Request, RequestParser};
 
 /// How it ends.
@@ -88,9 +92,12 @@ async fn forward(
                 None => replies.push(&message),
             }
         }
-        if !replies.out.is_empty() {
-            stream.write_all(&replies.out).await?;
-            replies.out.clear();
+        while !replies.out.is_empty() {
+            // Redis's own limit never sees a client that is slow here.
+            let written = timeout(STALLED, stream.write_buf(&mut replies.out)).await;
+            if written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? == 0 {
+                return Ok(PipeEnd::Closed);
+            }
         }
         if let Some(end) = end {
             return Ok(end);

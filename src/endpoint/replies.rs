@@ -11,10 +11,15 @@ pub(super) const QUEUED: &[u8] = b"+QUEUED\r\n";
 pub(super) const RESET: &[u8] = b"+RESET\r\n";
 
 pub(super) const TOO_MANY_CLIENTS: &str = "ERR max number of clients reached";
+pub(super) const TOO_MANY_STRANGERS: &str = "ERR too many clients that have not said who they are";
 pub(super) const PROTECTED: &str = "DENIED redis-duplex is in protected mode: its configuration \
      has no [[user]], so only connections from the same machine are served. Add a [[user]] with a \
      password, or connect over the loopback interface";
 pub(super) const NO_AUTH: &str = "NOAUTH Authentication required.";
+/// In the words of Redis.
+pub(super) const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already \
+     authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to \
+     authenticate the client and select the RESP protocol version at the same time";
 pub(super) const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair";
 /// The words by which clients know that they may go on without a password.
 pub(super) const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password \

@@ -2,25 +2,32 @@
 
 mod answers;
 mod gather;
+mod login;
 mod pump;
+
+pub(super) use pump::STALLED;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::access::{self, Identity};
+use super::audit::{self, Outcome};
 use super::backend::{Outgoing, READ_SIZE};
 use super::batch::Member;
 use super::classify::{Class, classify};
 use super::handshake::ReplicaWish;
 use super::local::{Broken, Local};
 use super::replies::Replies;
+use super::rights::Need;
 use super::transaction::Step;
-use super::{Endpoint, SessionEnd, access};
-use crate::config::{Flush, Role};
+use super::{Endpoint, SessionEnd};
+use crate::config::Flush;
 use crate::resp::{Limits, Request, RequestParser};
 
 /// Requests that go to the local Redis together.
@@ -48,7 +55,17 @@ pub(super) struct Session {
     input: BytesMut,
     parser: RequestParser,
     replies: Replies,
-    role: Option<Role>,
+    /// Who it is, once it has said so.
+    who: Option<Identity>,
+    /// Its place among those that have not.
+    stranger: Option<OwnedSemaphorePermit>,
+    /// Since when it has not, if so.
+    unknown_since: Instant,
+    /// Wrong passwords so far.
+    failures: u32,
+    /// When it last sent something, and when it last took some of its replies or had none.
+    sent: Instant,
+    took: Instant,
     wish: ReplicaWish,
     local: Local,
     run: Run,
@@ -83,20 +100,26 @@ impl Session {
     /// cancelled.
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
-        client: TcpStream,
-        peer: SocketAddr,
+        (client, peer): (TcpStream, SocketAddr),
+        stranger: Option<OwnedSemaphorePermit>,
         token: CancellationToken,
     ) -> Self {
-        let role = endpoint.users.at_first();
+        let who = endpoint.users.at_first();
+        let now = Instant::now();
         Self {
             local: Local::new(Arc::clone(&endpoint)),
-            parser: RequestParser::new(limits(&endpoint, role)),
+            parser: RequestParser::new(limits(&endpoint, who.is_some())),
             endpoint,
             peer,
             client,
             input: BytesMut::with_capacity(READ_SIZE),
             replies: Replies::default(),
-            role,
+            who,
+            stranger,
+            unknown_since: now,
+            failures: 0,
+            sent: now,
+            took: now,
             wish: ReplicaWish::new(peer),
             run: Run::empty(),
             run_bytes: 0,
@@ -172,7 +195,14 @@ impl Session {
 
     async fn take(&mut self, request: Request) -> Result<Next, Broken> {
         let class = classify(&self.endpoint.table, &request);
-        let allowed = access::check(self.role, &class, &request);
+        if class == Class::CrossProtocol {
+            tracing::warn!(
+                peer = %self.peer,
+                "somebody sends POST or Host: to the port, most likely through a browser; closed"
+            );
+            return Ok(Next::Close);
+        }
+        let allowed = self.judge(&class, &request);
         if self.in_multi && !matches!(class, Class::Quit | Class::Reset) {
             let class = allowed.map(|()| class);
             self.within_multi(class, &request).await?;
@@ -211,8 +241,6 @@ impl Session {
             Class::Pass | Class::Exec | Class::Discard | Class::ClientIntroduction => {
                 self.step(Step::Pass(None), request.raw()).await?;
             }
-            // What may be for administrators only got here from one.
-            Class::Administration => self.step(Step::Pass(None), request.raw()).await?,
             Class::Multi => self.begin().await?,
             class => {
                 self.finish_run().await?;
@@ -221,10 +249,28 @@ impl Session {
         }
         Ok(Next::Go)
     }
+
+    /// Whether the client may send this, with what is to be told of it; the error text if not.
+    fn judge(&self, class: &Class, request: &Request) -> Result<(), String> {
+        let endpoint = &self.endpoint;
+        let need = access::need(&endpoint.table, class, request);
+        let allowed = access::check(self.who.as_ref(), class, need, || {
+            audit::words(&endpoint.table, need, request)
+        });
+        let outcome = match (&allowed, need) {
+            (Ok(()), Need::Admin) if self.in_multi => Outcome::Queued,
+            (Ok(()), Need::Admin) => Outcome::Runs,
+            (Err(_), _) if self.who.is_some() => Outcome::Refused,
+            _ => return allowed,
+        };
+        let client = (self.peer, self.who.as_ref());
+        audit::tell(&endpoint.table, client, (need, outcome), request);
+        allowed
+    }
 }
 
-fn limits(endpoint: &Endpoint, role: Option<Role>) -> Limits {
-    if role.is_none() {
+fn limits(endpoint: &Endpoint, is_known: bool) -> Limits {
+    if !is_known {
         return Limits::STRANGER;
     }
     Limits { max_bulk: endpoint.table.max_bulk(), ..Limits::CLIENT }

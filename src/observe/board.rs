@@ -1,6 +1,7 @@
 //! All that can be seen of a site: where its numbers live.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ pub struct Board {
     pub followers: Arc<Mutex<Vec<Arc<FollowerStatus>>>>,
     /// What a person should know of.
     pub problems: Arc<Problems>,
+    /// Wrong users and passwords at the port.
+    pub login_failures: AtomicU64,
 }
 
 impl Board {
@@ -55,6 +58,7 @@ impl Board {
             links: self.links.iter().map(|(link, both)| LinkReading::of(link, both)).collect(),
             followers,
             problems: self.problems.total(),
+            login_failures: self.login_failures.load(Ordering::Relaxed),
         }
     }
 
@@ -78,8 +82,6 @@ impl Board {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
     use crate::config;
     use crate::observe::{LinkState, SourceState};
@@ -108,6 +110,7 @@ pub(crate) mod tests {
             links: vec![(Arc::new(link), Conflicts::new(config::Policy::Converge, true, 9))],
             followers: Arc::default(),
             problems: Arc::default(),
+            login_failures: AtomicU64::new(0),
         }
     }
 

@@ -30,6 +30,7 @@ pub fn info_duplex(reading: &Reading) -> String {
         link(&mut text, reading);
     }
     text.field("problems", reading.problems);
+    text.field("auth_failures", reading.login_failures);
     text.0
 }
 

@@ -17,7 +17,8 @@ use super::reading::{LinkReading, Reading};
 /// The states of the source, each a series.
 const SOURCE_STATES: [&str; 3] = ["connecting", "resyncing", "online"];
 /// The states of a link, each a series.
-const LINK_STATES: [&str; 5] = ["connecting", "full_sync", "streaming", "waiting", "stopped"];
+const LINK_STATES: [&str; 6] =
+    ["connecting", "full_sync", "streaming", "waiting", "paused", "stopped"];
 
 /// A value and its kind. Counters get `_total` behind their name when they are written.
 enum Value {
@@ -118,6 +119,7 @@ const SITE: &[Metric<Reading, Value>] = &[
         level(r.followers_behind())
     }),
     counter("problems", "Problems that a person should know of", |r| count(r.problems)),
+    counter("auth_failures", "Wrong users or passwords at the port", |r| count(r.login_failures)),
 ];
 
 const LINK: &[Metric<LinkReading, Option<Value>>] = &[

@@ -36,6 +36,8 @@ pub struct Reading {
     pub followers: Vec<FollowerReading>,
     /// Problems since the start.
     pub problems: u64,
+    /// Wrong users and passwords at the port since the start.
+    pub login_failures: u64,
 }
 
 /// Of the source.
@@ -312,6 +314,7 @@ impl LinkReading {
             LinkState::FullSync => ("full_sync", String::new()),
             LinkState::Streaming => ("streaming", String::new()),
             LinkState::Waiting(reason) => ("waiting", reason),
+            LinkState::Paused => ("paused", "until DUPLEX RESUME or a restart".to_owned()),
             LinkState::Stopped(reason) => ("stopped", reason),
         };
         let checkpoint = link.checkpoint();

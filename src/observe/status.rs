@@ -94,6 +94,8 @@ pub enum LinkState {
     Streaming,
     /// Applying is held up by the local Redis, which says this; it is tried again and again.
     Waiting(String),
+    /// Ended by `DUPLEX PAUSE`.
+    Paused,
     /// Given up until a person acts; why and what to do.
     Stopped(String),
 }

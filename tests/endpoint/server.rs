@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,9 +29,17 @@ impl Server {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
+        let program = program();
+        // DEBUG is off by default from 7.0 on; servers before it refuse to start with this.
+        let is_old = Command::new(&program)
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("v=6."));
+        let debug: &[&str] = if is_old { &[] } else { &["--enable-debug-command", "yes"] };
+        let child = Command::new(program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(["--enable-debug-command", "yes", "--dir"])
+            .args(debug)
+            .arg("--dir")
             .arg(directory.path())
             .stdout(Stdio::null())
             .spawn()
@@ -60,7 +69,13 @@ impl Drop for Server {
     }
 }
 
-struct Told;
+/// The server under test, as in the integration tests.
+fn program() -> String {
+    std::env::var("REDIS_DUPLEX_TEST_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+/// Counts failed logins.
+struct Told(Arc<AtomicU64>);
 
 impl Inspect for Told {
     fn replication_section(&self) -> String {
@@ -71,6 +86,9 @@ impl Inspect for Told {
     }
     fn duplex(&self, request: &Request) -> Result<String, String> {
         if request.arg_is(1, "status") { Ok("fine".to_owned()) } else { Err("what?".to_owned()) }
+    }
+    fn login_failed(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
     fn role(&self) -> u64 {
         1 << 40
@@ -84,6 +102,7 @@ pub struct Port {
     pub write_off: Arc<WriteOffSet>,
     /// What was handed over.
     pub handed: Arc<Mutex<Vec<SessionEnd>>>,
+    pub login_failures: Arc<AtomicU64>,
     token: CancellationToken,
     _runtime: Runtime,
 }
@@ -100,12 +119,14 @@ impl Port {
         let text = format!("site = \"a\"\n[redis]\naddr = \"{addr}\"\n{listen}{more}");
         let config: Config = toml::from_str(&text).unwrap();
         let write_off = WriteOffSet::new();
+        let login_failures = Arc::new(AtomicU64::new(0));
+        let told = Told(Arc::clone(&login_failures));
         let token = CancellationToken::new();
         let handed = Arc::new(Mutex::new(Vec::new()));
         let listener = runtime.block_on(async {
             let mut connection = Connection::open(&Target::open(addr)).await.unwrap();
             let table = CommandTable::load(&mut connection).await.unwrap();
-            let endpoint = Endpoint::new(&config, table, Arc::clone(&write_off), Arc::new(Told));
+            let endpoint = Endpoint::new(&config, table, Arc::clone(&write_off), Arc::new(told));
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             (listener, endpoint)
         });
@@ -117,7 +138,7 @@ impl Port {
             async move { kept.lock().unwrap().push(end) }
         };
         let _service = runtime.handle().spawn(serve(listener, endpoint, hand_over, token.clone()));
-        Self { server, number, write_off, handed, token, _runtime: runtime }
+        Self { server, number, write_off, handed, login_failures, token, _runtime: runtime }
     }
 
     pub fn client(&self) -> Client {

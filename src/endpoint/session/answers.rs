@@ -1,14 +1,12 @@
 //! What we answer ourselves, and what needs the connection to the local Redis for itself.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
 
-use super::{Next, Session, limits};
+use super::{Next, Session};
 use crate::config::Flush;
 use crate::endpoint::classify::{Class, classify};
 use crate::endpoint::inspection::{self, Sections};
-use crate::endpoint::local::{Broken, Local};
+use crate::endpoint::local::Broken;
 use crate::endpoint::pipe::{self, PipeEnd};
 use crate::endpoint::replies;
 use crate::resp::{self, Request};
@@ -29,11 +27,8 @@ impl Session {
                 self.subscribed |= class == Class::Subscribe;
                 self.local.fenced(request.raw(), &mut self.replies).await?;
             }
-            Class::Auth => match self.authenticate(&request) {
-                Ok(()) => self.replies.reply(replies::OK),
-                Err(error) => self.replies.error(&error),
-            },
-            Class::Hello => self.hello(&request).await?,
+            Class::Auth => return Ok(self.auth(&request).await),
+            Class::Hello => return self.hello(&request).await,
             Class::Reset => self.reset(),
             Class::Quit => {
                 self.replies.reply(replies::OK);
@@ -66,74 +61,6 @@ impl Session {
             _ => self.duplex(&request),
         }
         Ok(Next::Go)
-    }
-
-    fn authenticate(&mut self, request: &Request) -> Result<(), String> {
-        let words: Vec<&[u8]> = request.args().skip(1).collect();
-        match self.endpoint.users.authenticate(&words) {
-            Ok(role) => {
-                self.role = Some(role);
-                self.parser.set_limits(limits(&self.endpoint, self.role));
-                Ok(())
-            }
-            Err(error) => {
-                if !self.endpoint.users.is_open() {
-                    tracing::warn!(peer = %self.peer, "a client gave a wrong user or password");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// `HELLO [2|3 [AUTH user password] [SETNAME name]]`: who it is, we check; the rest goes on.
-    async fn hello(&mut self, request: &Request) -> Result<(), Broken> {
-        let mut words: Vec<&[u8]> = request.args().collect();
-        let mut at = 2;
-        let mut error = None;
-        while at < words.len() {
-            if words[at].eq_ignore_ascii_case(b"auth") && words.len() > at + 2 {
-                let user = [words[at + 1], words[at + 2]];
-                match self.endpoint.users.authenticate(&user) {
-                    Ok(role) => self.role = Some(role),
-                    Err(wrong) => error = Some(wrong),
-                }
-                words.drain(at..at + 3);
-            } else if words[at].eq_ignore_ascii_case(b"setname") && words.len() > at + 1 {
-                at += 2;
-            } else {
-                error = Some(replies::SYNTAX.to_owned());
-                break;
-            }
-        }
-        self.parser.set_limits(limits(&self.endpoint, self.role));
-        let stranger = self.role.is_none().then(|| replies::NO_AUTH.to_owned());
-        if let Some(error) = error.or(stranger) {
-            self.replies.error(&error);
-            return Ok(());
-        }
-        let forwarded = Request::of(&words);
-        match self.local.ask(forwarded.raw(), &mut self.replies).await? {
-            Ok(reply) => {
-                if forwarded.len() > 1 && !reply.starts_with(b"-") {
-                    self.local.set_resp3(forwarded.arg(1) == b"3");
-                }
-                self.replies.reply(&reply);
-            }
-            Err(error) => self.replies.error(&error),
-        }
-        Ok(())
-    }
-
-    /// As a new connection; the one to the local Redis goes, and with it what it knew.
-    fn reset(&mut self) {
-        self.local = Local::new(Arc::clone(&self.endpoint));
-        self.role = self.endpoint.users.at_first();
-        self.parser.set_limits(limits(&self.endpoint, self.role));
-        self.in_multi = false;
-        self.watching = false;
-        self.subscribed = false;
-        self.replies.reset_mode();
-        self.replies.reply(replies::RESET);
     }
 
     async fn info(&mut self, request: &Request) -> Result<(), Broken> {

@@ -113,8 +113,7 @@ impl Session {
                 | Class::Unwatch
                 | Class::Blocking
                 | Class::Ping
-                | Class::ClientIntroduction
-                | Class::Administration,
+                | Class::ClientIntroduction,
             ) => (Step::Queue(Item::Theirs), theirs.clone()),
             Ok(_) => refused(replies::NOT_IN_TRANSACTION),
         };

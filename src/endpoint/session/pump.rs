@@ -26,6 +26,13 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How long a client whose session is over has to take its replies.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long a client may take to say who it is, whatever it sends meanwhile; as long as a silent
+/// peer is given by `[link] timeout`.
+const LOGIN: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what is there for it: the time of Redis's soft limit for
+/// subscribers (`client-output-buffer-limit pubsub 32mb 8mb 60`).
+pub(in crate::endpoint) const STALLED: Duration = Duration::from_secs(60);
+
 enum Event {
     Wrote(io::Result<usize>),
     Read(io::Result<usize>),
@@ -40,7 +47,11 @@ impl Session {
         let has_room = self.replies.out.len() < MAX_UNREAD;
         let reads = !self.ended && has_room && self.input.len() < read_ahead;
         let draining = self.deadline.is_some();
-        let Self { client, input, replies, local, token, deadline, .. } = &mut *self;
+        if self.replies.out.is_empty() {
+            self.took = Instant::now();
+        }
+        let limit = self.time_limit();
+        let Self { client, input, replies, local, token, .. } = &mut *self;
         let event = async {
             let talk =
                 poll_fn(|cx| poll_client(cx, client, reads.then_some(&mut *input), &replies.out));
@@ -57,13 +68,19 @@ impl Session {
                 () = token.cancelled(), if !draining => Event::Stop,
             }
         };
-        let event = match *deadline {
-            Some(deadline) => timeout_at(deadline, event).await.map_err(|_| Broken)?,
+        let event = match limit {
+            Some((limit, why)) => timeout_at(limit, event).await.map_err(|_| {
+                tracing::debug!(peer = %self.peer, why, "a client's time is over");
+                Broken
+            })?,
             None => event.await,
         };
         match event {
-            Event::Wrote(Ok(length)) if length > 0 => self.replies.out.advance(length),
-            Event::Read(Ok(length)) if length > 0 => {}
+            Event::Wrote(Ok(length)) if length > 0 => {
+                self.replies.out.advance(length);
+                self.took = Instant::now();
+            }
+            Event::Read(Ok(length)) if length > 0 => self.sent = Instant::now(),
             Event::Read(Ok(_)) | Event::Stop => return self.end_soon(),
             Event::Wrote(_) | Event::Read(_) => return Err(Broken),
             Event::Local(read) => {
@@ -78,6 +95,20 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// When the session is over if nothing happens until then, and why.
+    fn time_limit(&self) -> Option<(Instant, &'static str)> {
+        let is_still = self.local.is_idle() && self.replies.out.is_empty() && !self.subscribed;
+        [
+            self.deadline.map(|deadline| (deadline, "it has ended, or the sidecar stops")),
+            self.who.is_none().then(|| (self.unknown_since + LOGIN, "it did not say who it is")),
+            (!self.replies.out.is_empty()).then(|| (self.took + STALLED, "it does not read")),
+            self.endpoint.idle.filter(|_| is_still).map(|idle| (self.sent + idle, "it is idle")),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(limit, _)| *limit)
     }
 
     /// Writes what is there to be written to a client whose session is over.
