@@ -3,6 +3,7 @@
 pub(crate) mod board;
 mod commands;
 mod http;
+mod http_limits;
 mod info;
 mod metrics;
 mod reading;

@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
+use super::http_limits::Limited;
 use super::metrics::Metrics;
 
 #[derive(Clone)]
@@ -20,7 +22,8 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-/// Serves until `stop` is cancelled; then requests that run are finished.
+/// Serves until `stop` is cancelled; then requests that run are finished. Each connection is for one
+/// request, and has bounds: see [`Limited`].
 pub async fn serve(
     listener: TcpListener,
     board: Arc<Board>,
@@ -32,8 +35,16 @@ pub async fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/status", get(async |State(shared): State<Shared>| Json(shared.board.read())))
+        .layer(from_fn(one_request))
         .with_state(shared);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(Limited::new(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// The connection is closed behind the answer: what is let live on has to be bounded in time.
+async fn one_request(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
@@ -60,9 +71,12 @@ mod tests {
     use crate::observe::board::tests::board;
 
     async fn request(addr: &std::net::SocketAddr, path: &str) -> String {
+        say(addr, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
+    }
+
+    async fn say(addr: &std::net::SocketAddr, text: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
@@ -90,6 +104,8 @@ mod tests {
         assert_eq!(status["site"], "a");
         assert_eq!(status["links"][0]["state"], "full_sync");
         assert!(request(&addr, "/nosuch").await.starts_with("HTTP/1.1 404"));
+        let post = "POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+        assert!(say(&addr, post).await.starts_with("HTTP/1.1 405"));
         stop.cancel();
         tasks.join_next().await.unwrap().unwrap().unwrap();
     }

@@ -2,6 +2,7 @@
 //! they write carries a mark.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 
+mod limits;
 mod random;
 mod roles;
 mod rules;

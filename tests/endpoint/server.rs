@@ -170,6 +170,22 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// As [`write`](Self::write), to who may have closed.
+    pub fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Whether it is not closed within this time; what comes meanwhile is dropped.
+    pub fn is_open(&mut self, within: Duration) -> bool {
+        self.stream.set_read_timeout(Some(within)).unwrap();
+        let read = self.stream.read(&mut [0; 4096]);
+        self.stream.set_read_timeout(Some(LIMIT)).unwrap();
+        match read {
+            Ok(length) => length > 0,
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Nothing more will be sent.
     pub fn finish(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
