@@ -4,6 +4,7 @@
 //! peer for what follows it, apply it. Whatever breaks, at whichever end, ends the session, and the
 //! next one begins at the checkpoint that Redis then holds: so exactly-once needs no other memory.
 
+mod control;
 mod extra;
 mod full_sync;
 mod intake;
@@ -34,6 +35,7 @@ use crate::rdb::RdbError;
 use crate::redis::{Connection, RedisError, ServerInfo, Target};
 use crate::resp;
 
+pub use control::Control;
 pub(crate) use intake::Intake;
 use receive::Receiver;
 
@@ -81,9 +83,12 @@ pub enum LinkError {
          it here too) or \"drop\" (keep what is here), and restart this sidecar"
     )]
     Flushed(String),
-    /// The feed demanded that the session begins anew.
+    /// The feed or a person demanded that the session begins anew.
     #[error("both sites take a full sync")]
     Restarted,
+    /// A person paused the link.
+    #[error("paused by DUPLEX PAUSE")]
+    Paused,
     /// We are told to stop.
     #[error("shutting down")]
     Stopped,
@@ -97,7 +102,7 @@ impl LinkError {
 
     /// Whether nobody needs to be told.
     fn is_expected(&self) -> bool {
-        matches!(self, Self::Restarted | Self::Stopped)
+        matches!(self, Self::Restarted | Self::Paused | Self::Stopped)
     }
 }
 
@@ -118,6 +123,8 @@ pub struct Link {
     pub status: Arc<LinkStatus>,
     /// What the other direction does.
     pub pairing: Arc<Pairing>,
+    /// What a person tells it.
+    pub control: Control,
     /// Where commands have their keys.
     pub keys: Arc<KeyTable>,
     /// The site's clock.
@@ -144,6 +151,11 @@ impl Link {
         // Two sites are seldom started at the same moment.
         let mut absent = true;
         while !stop.is_cancelled() {
+            if self.control.is_paused() {
+                self.stay_paused(&stop).await;
+                backoff.reset();
+                continue;
+            }
             let sessions = self.status.connects.load(Ordering::Relaxed);
             let end = self.session(&stop, &mut backoff).await;
             absent &= self.status.connects.load(Ordering::Relaxed) == sessions;
@@ -170,9 +182,23 @@ impl Link {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.pairing.hurried() => {}
+                () = self.control.paused() => {}
                 () = tokio::time::sleep(backoff.wait()) => {}
             }
         }
+    }
+
+    /// What was applied stays; the next session begins at the checkpoint.
+    async fn stay_paused(&self, stop: &CancellationToken) {
+        let site = &self.status.site;
+        self.status.set_state(LinkState::Paused);
+        info!(%site, "the link is paused");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = self.control.resumed() => {}
+        }
+        self.status.set_state(LinkState::Connecting(String::new()));
+        info!(%site, "the link goes on");
     }
 
     /// That a peer is not there which was never started, or was stopped in good order, is no
@@ -197,6 +223,7 @@ impl Link {
         let epoch = self.pairing.conflicts.epoch();
         let begun = tokio::select! {
             () = stop.cancelled() => return LinkError::Stopped,
+            () = self.control.paused() => return LinkError::Paused,
             begun = self.begin() => begun,
         };
         let (local, server, checkpoints, peer) = match begun {
@@ -213,6 +240,7 @@ impl Link {
         let end = tokio::select! {
             () = stop.cancelled() => LinkError::Stopped,
             () = self.pairing.restarted() => LinkError::Restarted,
+            () = self.control.paused() => LinkError::Paused,
             end = receiver.run() => end,
             Some(end) = applier.join_next() => return applier_end(end),
         };

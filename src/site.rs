@@ -1,9 +1,11 @@
 //! The one place that knows all stages: it builds them, wires them together and ends them.
 
+mod inspector;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -20,18 +22,18 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{Config, Peer};
 use crate::conflict::{Conflicts, KeyTable};
-use crate::endpoint::{self, CommandTable, Endpoint, Inspect, SessionEnd};
+use crate::endpoint::{self, CommandTable, Endpoint, SessionEnd};
 use crate::feed::{Feed, Followers, Snapshots};
 use crate::frame::PROTOCOL;
 use crate::journal::Journal;
-use crate::link::Link;
+use crate::link::{Control, Link};
 use crate::observe::{self, Board, LinkStatus, Problems, SourceStatus};
 use crate::pairing::Pairing;
 use crate::redis::{Connection, RedisError, Target};
 use crate::repair::Repairer;
-use crate::resp::Request;
 use crate::source::{AttachError, Running, Source, watch_backlog};
 use crate::write_off::WriteOffSet;
+use inspector::Inspector;
 
 /// How often followers are sent a PING: Redis's own `repl-ping-replica-period`.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,10 +55,12 @@ struct Site {
     links: Vec<Ends>,
 }
 
-/// What the link to a peer shares with the feed and the source.
+/// What the link to a peer shares with the feed, the source and the port.
+#[derive(Clone)]
 struct Ends {
     pairing: Arc<Pairing>,
     status: Arc<LinkStatus>,
+    control: Control,
 }
 
 /// Runs one site's sidecar until `stop`, then drains it.
@@ -170,6 +174,7 @@ impl Site {
         let links = config.peers.iter().map(|peer| Ends {
             pairing: Pairing::new(peer.site.clone(), conflicts(&config)),
             status: Arc::new(LinkStatus::new(peer.site.clone(), peer.addr.clone(), queue)),
+            control: Control::default(),
         });
         Ok(Self {
             target: Target::from(&config.redis),
@@ -267,7 +272,7 @@ impl Site {
     }
 
     fn endpoint(&self, board: Arc<Board>, table: CommandTable) -> Arc<Endpoint> {
-        let inspect = Arc::new(Inspector(board));
+        let inspect = Arc::new(Inspector { board, links: self.links.clone() });
         Endpoint::new(&self.config, table, self.write_off.clone(), inspect)
     }
 
@@ -321,6 +326,7 @@ impl Site {
             },
             status: ends.status.clone(),
             pairing: ends.pairing.clone(),
+            control: ends.control.clone(),
             keys: keys.clone(),
             clock: self.clock.clone(),
             problems: self.problems.clone(),
@@ -346,45 +352,5 @@ async fn ping_followers(journal: Arc<Journal>, stop: CancellationToken) {
         if let Err(error) = journal.ping().await {
             debug!(%error, "followers are not sent a ping");
         }
-    }
-}
-
-/// What the port tells of the site.
-struct Inspector(Arc<Board>);
-
-impl Inspect for Inspector {
-    fn replication_section(&self) -> String {
-        let journal = self.0.journal.status();
-        let (id, end) = (journal.follower_id, journal.head.follower.0);
-        // Redis counts the backlog's first byte from 1.
-        let first = journal.first_follower.0 + 1;
-        let length = end + 1 - first;
-        format!(
-            "role:master\nconnected_slaves:0\nmaster_failover_state:no-failover\n\
-             master_replid:{id}\nmaster_replid2:{zeros}\nmaster_repl_offset:{end}\n\
-             second_repl_offset:-1\nrepl_backlog_active:1\nrepl_backlog_size:{size}\n\
-             repl_backlog_first_byte_offset:{first}\nrepl_backlog_histlen:{length}\n",
-            zeros = "0".repeat(40),
-            size = journal.max_bytes,
-        )
-    }
-
-    fn duplex_section(&self) -> String {
-        observe::info_duplex(&self.0.read())
-    }
-
-    fn duplex(&self, request: &Request) -> Result<String, String> {
-        let words: Vec<_> = request.args().skip(1).map(String::from_utf8_lossy).collect();
-        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-        observe::duplex(&self.0, &words)
-            .map_err(|error| error.to_string().trim_start_matches("ERR ").to_owned())
-    }
-
-    fn login_failed(&self) {
-        self.0.login_failures.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn role(&self) -> u64 {
-        self.0.journal.head().follower.0
     }
 }

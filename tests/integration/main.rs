@@ -24,6 +24,7 @@ mod local_redis;
 mod memory;
 mod networks;
 mod no_loop;
+mod orders;
 mod pressure;
 mod refusals;
 mod restarts;

@@ -99,7 +99,7 @@ fn passwords_and_ping() {
         .setting("[user]", "name = \"default\"\npassword = \"p\"\nrole = \"syncer\"")
         .setting("[user]", "name = \"u\"\npassword = \"q\"\nrole = \"syncer\"")
         .start_without_waiting();
-    sidecar.allow_log("a client gave a wrong user or password");
+    sidecar.allow_log("wrong user or password");
     eventually("the port is served", PATIENCE, || {
         std::net::TcpStream::connect(sidecar.addr()).is_ok()
     });
