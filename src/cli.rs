@@ -86,7 +86,7 @@ Examples:
   redis-duplex status 127.0.0.1:6380
   redis-duplex status -w 127.0.0.1:6380")]
     Status(status::Status),
-    /// Print the hash of a password, for `password_hash` of a [[user]]
+    /// Print the hash of a password, for `password_hash` in the configuration
     ///
     /// Reads the password from the terminal, without showing it, or one line from stdin.
     #[command(after_help = "\

@@ -62,7 +62,7 @@ pub struct User {
     /// Environment variable that holds the password.
     #[serde(default)]
     pub password_env: Option<String>,
-    /// Hash of the password: what `redis-duplex hash-password` prints, or `sha256:<64 hex>`.
+    /// Hash of the password: what `redis-duplex hash-password` prints, or `sha256:` and 64 digits.
     #[serde(default)]
     pub password_hash: Option<PasswordHash>,
     /// What the user may do.

@@ -48,7 +48,7 @@ impl Denial {
 
 /// The users of the port.
 pub(super) struct Users {
-    users: Vec<(Identity, PasswordHash)>,
+    known: Vec<(Identity, PasswordHash)>,
     /// What an attempt that fails has taken the time of, whoever it was for.
     decoy: PasswordHash,
     slow: Arc<Semaphore>,
@@ -79,7 +79,7 @@ impl Users {
         let slowest = users.iter().map(|(_, hash)| hash).find(is_slow).cloned();
         Self {
             decoy: slowest.unwrap_or_else(|| PasswordHash::Sha256(rand::random())),
-            users,
+            known: users,
             slow: Arc::new(Semaphore::new(SLOW_AT_ONCE)),
             right: Mutex::default(),
             key: rand::random(),
@@ -88,7 +88,7 @@ impl Users {
 
     /// Whether nobody has to say who they are.
     pub(super) fn is_open(&self) -> bool {
-        self.users.is_empty()
+        self.known.is_empty()
     }
 
     /// Who a new connection is: an administrator where there are no users (it comes from this
@@ -116,15 +116,13 @@ impl Users {
 
     /// Who has this name and password. A failure takes the same time whatever was wrong.
     async fn find(&self, name: &[u8], password: &[u8]) -> Option<Identity> {
-        let user = self.users.iter().find(|(user, _)| user.name.as_bytes() == name);
+        let user = self.known.iter().find(|(user, _)| user.name.as_bytes() == name);
         let keyed = self.keyed(password);
         match user {
-            Some((user, hash @ PasswordHash::Sha256(_))) => {
-                if hash.is_of(password) {
-                    return Some(user.clone());
-                }
+            Some((user, hash @ PasswordHash::Sha256(_))) if hash.is_of(password) => {
+                return Some(user.clone());
             }
-            Some((user, hash)) => {
+            Some((user, hash @ PasswordHash::Argon2(_))) => {
                 let before = self.right.lock().get(&user.name).copied();
                 if before.is_some_and(|before| before.ct_eq(&keyed).into()) {
                     return Some(user.clone());
@@ -135,7 +133,7 @@ impl Users {
                 self.right.lock().insert(user.name.clone(), keyed);
                 return Some(user.clone());
             }
-            None => {}
+            _ => {}
         }
         self.compare(self.decoy.clone(), password).await;
         None
@@ -164,8 +162,12 @@ impl Users {
 /// What `request` takes.
 pub(super) fn need(table: &CommandTable, class: &Class, request: &Request) -> Need {
     match class {
-        Class::Ping | Class::Info | Class::Role | Class::Duplex => Need::Look,
-        Class::ClientIntroduction | Class::ClientReply => Need::Look,
+        Class::Ping
+        | Class::Info
+        | Class::Role
+        | Class::Duplex
+        | Class::ClientIntroduction
+        | Class::ClientReply => Need::Look,
         Class::Link => Need::Link,
         Class::Control => Need::Admin,
         _ => table.need(request),

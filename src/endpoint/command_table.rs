@@ -93,10 +93,13 @@ impl CommandTable {
             return entry.facts.kind;
         }
         let known = entry.subcommands.get(lower(request.arg(1)).as_slice());
-        known.map(|facts| facts.kind).unwrap_or_else(|| {
-            let writes = entry.subcommands.values().any(|facts| facts.kind == Kind::Write);
-            if writes { Kind::Write } else { entry.facts.kind }
-        })
+        known.map_or_else(
+            || {
+                let writes = entry.subcommands.values().any(|facts| facts.kind == Kind::Write);
+                if writes { Kind::Write } else { entry.facts.kind }
+            },
+            |facts| facts.kind,
+        )
     }
 
     /// Whom a request is for. A subcommand that the server did not list is for administrators.

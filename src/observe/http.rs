@@ -23,7 +23,7 @@ struct Shared {
 }
 
 /// Serves until `stop` is cancelled; then requests that run are finished. Each connection is for one
-/// request, and has bounds: see [`Limited`].
+/// request, and its time and bytes are bounded.
 pub async fn serve(
     listener: TcpListener,
     board: Arc<Board>,

@@ -20,7 +20,7 @@ use crate::config::{self, Flush, Fsync};
 use crate::conflict::{Conflicts, KeyTable};
 use crate::frame::Frame;
 use crate::journal::{Journal, JournalError, UnitReader};
-use crate::link::{Intake, Link};
+use crate::link::{Control, Intake, Link};
 use crate::observe::{LinkStatus, Problems, SourceStatus};
 use crate::pairing::Pairing;
 use crate::position::{Checkpoint, Database, SiteName};
@@ -233,6 +233,7 @@ impl<'a> Sidecar<'a> {
             apply,
             status,
             pairing: pairing.clone(),
+            control: Control::default(),
             keys: Arc::default(),
             clock: clock.clone(),
             problems: problems.clone(),

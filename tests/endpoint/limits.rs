@@ -24,7 +24,7 @@ fn wrong_passwords_are_counted_slowed_down_and_end_the_connection() {
     }
     assert_eq!(client.text(), "", "closed");
     // 100, 200, 400, 800 ms, and a second six times.
-    assert!(began.elapsed() > Duration::from_millis(7000), "{:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(7), "{:?}", began.elapsed());
     // A wrong password takes nothing from who is known, and HELLO is no way around.
     let mut client = port.client();
     assert_eq!(client.say("AUTH p"), "+OK");
@@ -89,7 +89,7 @@ fn idle_clients_are_closed_but_not_subscribers() {
     assert!(began.elapsed() > Duration::from_millis(350), "{:?}", began.elapsed());
     until("time passes", || {
         assert_eq!(busy.say("PING"), "+PONG");
-        began.elapsed() > Duration::from_millis(1000)
+        began.elapsed() > Duration::from_secs(1)
     });
     busy.write(&command("PUBLISH c x"));
     assert_eq!(subscriber.text(), "*3 $7 message $1 c $1 x");

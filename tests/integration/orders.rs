@@ -88,7 +88,9 @@ fn pauses_under_load_lose_and_repeat_nothing() {
     let written = [of_a.stop(), of_b.stop()];
     pair.wait_equal(PATIENCE);
     for server in [&pair.a, &pair.b] {
-        written.iter().for_each(|written| written.check(server));
+        for written in &written {
+            written.check(server);
+        }
         check_shared(server, &[&written[0], &written[1]]);
     }
     assert_eq!(number(&mut pair.a.client(), "counter"), 1000);

@@ -31,7 +31,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LOGIN: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of what is there for it: the time of Redis's soft limit for
 /// subscribers (`client-output-buffer-limit pubsub 32mb 8mb 60`).
-pub(in crate::endpoint) const STALLED: Duration = Duration::from_secs(60);
+pub(in crate::endpoint) const STALLED: Duration = Duration::from_mins(1);
 
 enum Event {
     Wrote(io::Result<usize>),
