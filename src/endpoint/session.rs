@@ -257,7 +257,10 @@ impl Session {
         let allowed = access::check(self.who.as_ref(), class, need, || {
             audit::words(&endpoint.table, need, request)
         });
+        // Not within MULTI, whoever asks.
+        let is_misplaced = self.in_multi && matches!(class, Class::Control | Class::Monitor);
         let outcome = match (&allowed, need) {
+            (Ok(()), Need::Admin) if is_misplaced => Outcome::Refused,
             (Ok(()), Need::Admin) if self.in_multi => Outcome::Queued,
             (Ok(()), Need::Admin) => Outcome::Runs,
             (Err(_), _) if self.who.is_some() => Outcome::Refused,

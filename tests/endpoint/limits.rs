@@ -135,3 +135,31 @@ fn hashed_passwords_and_many_clients() {
         assert!(port.client().say(wrong).starts_with("-WRONGPASS"), "{wrong}");
     }
 }
+
+/// Connections of the port to its server.
+fn connections(port: &Port) -> usize {
+    port.server.client().say("CLIENT LIST").matches(" cmd=").count() - 1
+}
+
+#[test]
+#[ignore = "takes more than a minute, and 200 MB"]
+fn clients_that_do_not_read_are_dropped() {
+    let port = Port::start("");
+    let (mut reads, mut hears) = (port.client(), port.client());
+    let mut writer = port.server.client();
+    let megabyte = "x".repeat(1 << 20);
+    assert_eq!(writer.say(&format!("SET big {megabyte}")), "+OK");
+    assert!(hears.say("SUBSCRIBE c").starts_with("*3"));
+    reads.write(&command("GET big").repeat(100));
+    for _ in 0..20 {
+        assert_eq!(writer.say(&format!("PUBLISH c {megabyte}")), ":1");
+    }
+    drop(writer);
+    let began = Instant::now();
+    until("both have a connection behind them", || connections(&port) == 2);
+    while connections(&port) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(90), "{} left", connections(&port));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(began.elapsed() > Duration::from_secs(50), "{:?}", began.elapsed());
+}

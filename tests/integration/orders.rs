@@ -3,7 +3,7 @@
 use redis::{Connection, cmd, pipe};
 
 use crate::support::load::{Load, check_shared};
-use crate::support::pair::Pair;
+use crate::support::pair::{Pair, wait_equal};
 use crate::support::redis_server::{RedisServer, connect_to};
 use crate::support::sidecar::{Builder, Sidecar};
 use crate::support::{PATIENCE, eventually};
@@ -175,5 +175,48 @@ fn orders_are_for_administrators_and_the_log_tells_of_them() {
     let links: String = cmd("DUPLEX").arg("LINKS").query(&mut admin).unwrap();
     for text in [sidecar.log(), status, metrics, info, links] {
         assert!(!text.contains("the-secret") && !text.contains("the-value"), "{text}");
+    }
+}
+
+#[test]
+fn links_need_no_more_than_the_role_peer() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    // Of "the-secret".
+    let hash = redis_duplex::password::PasswordHash::argon2(b"the-secret").unwrap().to_text();
+    let builders = ["a", "b"].map(|site| {
+        let server = &servers[usize::from(site == "b")];
+        Builder::new(site, server)
+            .setting(
+                "[user]",
+                &format!("name = \"link\"\npassword_hash = \"{hash}\"\nrole = \"peer\""),
+            )
+            .setting("[user]", "name = \"eye\"\npassword = \"p\"\nrole = \"observer\"")
+    });
+    let addresses = builders.each_ref().map(Builder::addr);
+    let [a, b] = builders;
+    let peer = |site: &str, addr: &str| {
+        let user = "username = \"link\"\npassword = \"the-secret\"";
+        format!("site = \"{site}\"\naddr = \"{addr}\"\n{user}")
+    };
+    let sidecars = [
+        a.setting("[peer]", &peer("b", &addresses[1])).start_without_waiting(),
+        b.setting("[peer]", &peer("a", &addresses[0])).start_without_waiting(),
+    ];
+    for (sidecar, link) in sidecars.iter().zip(["b", "a"]) {
+        eventually("the link to stream", PATIENCE, || {
+            let client = connect_to(&format!("eye:p@{}", sidecar.addr()));
+            let info = client
+                .and_then(|mut client| cmd("INFO").arg("duplex").query::<String>(&mut client));
+            info.is_ok_and(|info| info.contains(&format!("link_{link}_state:streaming")))
+        });
+    }
+    count(&servers[0], "counter", 500);
+    count(&servers[1], "counter", 500);
+    wait_equal(&servers[0], &servers[1], PATIENCE);
+    assert_eq!(number(&mut servers[0].client(), "counter"), 1000);
+    for sidecar in &sidecars {
+        let log = sidecar.log();
+        assert!(!log.contains("the-secret") && !log.contains("argon2"), "{log}");
+        sidecar.pause();
     }
 }

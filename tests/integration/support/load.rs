@@ -95,7 +95,12 @@ impl Written {
             let mut client = server.client_db(home);
             let key = |name: &str| format!("{}:{number}:{name}", self.side);
             let count = |client: &mut Connection, command: &str, name: &str| -> u64 {
-                cmd(command).arg(key(name)).query(client).unwrap()
+                // Not there if the writer was stopped before its first round.
+                cmd(command)
+                    .arg(key(name))
+                    .query::<Option<u64>>(client)
+                    .unwrap()
+                    .unwrap_or_default()
             };
             let rounds = tally.rounds;
             let side = &self.side;
