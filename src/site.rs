@@ -198,10 +198,16 @@ impl Site {
         stop: &CancellationToken,
     ) -> Result<Option<(CommandTable, KeyTable)>, RedisError> {
         let mut backoff = Backoff::for_connections();
-        let load = async || {
+        let mut commands = None;
+        let mut load = async || {
+            // A connection for each, and what is there is kept: some live for moments only.
+            if commands.is_none() {
+                let mut connection = Connection::open(&self.target).await?;
+                commands = Some(CommandTable::load(&mut connection).await?);
+            }
             let mut connection = Connection::open(&self.target).await?;
-            let commands = CommandTable::load(&mut connection).await?;
-            Ok::<_, RedisError>((commands, KeyTable::load(&mut connection).await?))
+            let keys = KeyTable::load(&mut connection).await?;
+            Ok::<_, RedisError>(commands.take().map(|commands| (commands, keys)))
         };
         loop {
             let loaded = tokio::select! {
@@ -209,7 +215,7 @@ impl Site {
                 loaded = load() => loaded,
             };
             match loaded {
-                Ok(loaded) => return Ok(Some(loaded)),
+                Ok(loaded) => return Ok(loaded),
                 Err(error) if !error.is_passing() => return Err(error),
                 Err(error) => {
                     warn!(%error, "the commands of the local redis can't be read, trying again");

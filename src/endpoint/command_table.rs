@@ -58,6 +58,8 @@ impl CommandTable {
     /// a write of an administrator's.
     pub async fn load(connection: &mut Connection) -> Result<Self, RedisError> {
         let frame = connection.call(&["COMMAND"]).await?;
+        // It may be forbidden to ask.
+        let asked = connection.call(&["CONFIG", "GET", "proto-max-bulk-len"]).await;
         let BytesFrame::Array(commands) = frame else {
             return Err(connection.unexpected("COMMAND", "no list"));
         };
@@ -65,8 +67,6 @@ impl CommandTable {
         if !table.contains_key(&b"hset"[..]) {
             return Err(connection.unexpected("COMMAND", "a list without HSET"));
         }
-        // It may be forbidden to ask.
-        let asked = connection.call(&["CONFIG", "GET", "proto-max-bulk-len"]).await;
         let max_bulk = match asked {
             Ok(BytesFrame::Array(pair)) => pair.get(1).and_then(text).and_then(|length| {
                 std::str::from_utf8(length).ok().and_then(|length| length.parse().ok())

@@ -287,12 +287,22 @@ fn a_sidecar_starts_while_its_connections_are_killed() {
                 thread::sleep(Duration::from_millis(7));
             }
         });
+        // Also if this thread panics: the scope waits for the other one.
+        let _over = Ends(&over);
         let began = Instant::now();
         while began.elapsed() < 6 * A_WHILE {
             sidecar.restart();
         }
-        over.store(true, Ordering::Relaxed);
     });
+}
+
+/// Tells another thread to end, when dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
