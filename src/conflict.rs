@@ -217,7 +217,8 @@ impl Conflicts {
         }
     }
 
-    /// A snapshot of the peer holds what it had seen up to `position`.
+    /// A snapshot of the peer holds what it had seen up to `position`. All that it sent before must
+    /// have come back.
     pub fn seen(&self, position: Position) {
         self.table.lock().seen(position);
     }
@@ -225,6 +226,24 @@ impl Conflicts {
     /// A snapshot for the peer was cut here.
     pub fn cut(&self, position: Position) {
         self.table.lock().cut(position);
+    }
+
+    /// A snapshot for the peer is about to be cut: what the peer writes conflicts with everything
+    /// until what is returned is dropped. To be called before it is looked what the peer's units
+    /// had reached here by then.
+    pub fn cutting(self: &Arc<Self>) -> Cutting {
+        self.table.lock().cutting(true);
+        Cutting(self.clone())
+    }
+
+    /// A snapshot for the peer was cut here; what is before reaches it as units too.
+    pub fn cut_behind_units(&self, position: Position) {
+        self.table.lock().cut_behind_units(position);
+    }
+
+    /// The id of the history that the local Redis has now; none before it is known.
+    pub fn history(&self) -> Option<ReplicationId> {
+        self.table.lock().history()
     }
 
     /// The mark of a batch came back at this place; these were its units.
@@ -339,6 +358,16 @@ impl Conflicts {
     pub fn repaired(&self, keys: &[Key], bytes: usize) {
         self.recent.repaired.fetch_add(keys.len() as u64, Ordering::Relaxed);
         self.recent.repaired_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Stands while a snapshot for a peer is about to be cut.
+#[derive(Debug)]
+pub struct Cutting(Arc<Conflicts>);
+
+impl Drop for Cutting {
+    fn drop(&mut self) {
+        self.0.table.lock().cutting(false);
     }
 }
 

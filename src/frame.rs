@@ -11,7 +11,7 @@ use crate::position::{
 };
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// What [`Frame::Bye`] says when the site's sidecar is stopped: nothing is wrong.
 pub const SHUTTING_DOWN: &str = "shutting down";
 /// Bytes before the payload: its length and the kind.
@@ -41,8 +41,13 @@ pub enum FrameError {
 pub enum Frame {
     /// The units behind a checkpoint that was asked for follow.
     Resume {
-        /// Where they begin.
+        /// Where they begin. If a snapshot is owed, it follows them.
         from: Checkpoint,
+    },
+    /// The site's history broke here, and another one begins; its units follow, then a snapshot.
+    Continue {
+        /// Where the other one begins.
+        at: Checkpoint,
     },
     /// A snapshot follows, then the units behind `at`.
     Snapshot {
@@ -90,10 +95,12 @@ impl Frame {
         out.put_bytes(0, HEADER);
         let kind = match self {
             Self::Resume { from } => {
-                put_position(out, from.position);
-                out.put_u32_le(from.database.0);
-                out.put_u64_le(from.time);
+                put_checkpoint(out, *from);
                 1
+            }
+            Self::Continue { at } => {
+                put_checkpoint(out, *at);
+                9
             }
             Self::Snapshot { at, keys, pair, mirror, seen } => {
                 put_position(out, *at);
@@ -142,7 +149,7 @@ impl Frame {
         let Some(mut header) = buf.get(..HEADER) else { return Ok(None) };
         let length = header.get_u32_le() as usize;
         let kind = header.get_u8();
-        if !(1..=8).contains(&kind) {
+        if !(1..=9).contains(&kind) {
             return Err(FrameError::UnknownKind(kind));
         }
         if length > MAX_FRAME {
@@ -155,12 +162,7 @@ impl Frame {
         buf.advance(HEADER);
         let mut payload = buf.split_to(length).freeze();
         let frame = match kind {
-            1 => {
-                let position = get_position(&mut payload)?;
-                let database = get_database(&mut payload)?;
-                let time = get_u64(&mut payload)?;
-                Self::Resume { from: Checkpoint { position, database, time } }
-            }
+            1 => Self::Resume { from: get_checkpoint(&mut payload)? },
             2 => Self::Snapshot {
                 at: get_position(&mut payload)?,
                 keys: get_u64(&mut payload)?,
@@ -179,6 +181,7 @@ impl Frame {
                 seen: get_seen(&mut payload)?,
             },
             7 => return Ok(Some(Self::Wait(text(&payload)))),
+            9 => Self::Continue { at: get_checkpoint(&mut payload)? },
             _ => return Ok(Some(Self::Bye(text(&payload)))),
         };
         if payload.is_empty() { Ok(Some(frame)) } else { Err(FrameError::Broken("too long")) }
@@ -202,6 +205,22 @@ fn get_position(payload: &mut Bytes) -> Result<Position, FrameError> {
     let replid = ReplicationId::from_bytes(&payload.split_to(40));
     let replid = replid.map_err(|_| FrameError::Broken("replication id"))?;
     Ok(Position { replid, offset: Offset(get_u64(payload)?) })
+}
+
+fn put_checkpoint(out: &mut BytesMut, checkpoint: Checkpoint) {
+    put_position(out, checkpoint.position);
+    out.put_u32_le(checkpoint.database.0);
+    out.put_u64_le(checkpoint.time);
+    out.put_u8(checkpoint.owed.into());
+}
+
+fn get_checkpoint(payload: &mut Bytes) -> Result<Checkpoint, FrameError> {
+    Ok(Checkpoint {
+        position: get_position(payload)?,
+        database: get_database(payload)?,
+        time: get_u64(payload)?,
+        owed: payload.try_get_u8().map_err(|_| FrameError::Broken("checkpoint"))? != 0,
+    })
 }
 
 fn get_u64(payload: &mut Bytes) -> Result<u64, FrameError> {
@@ -253,9 +272,11 @@ mod tests {
 
     fn frames() -> Vec<Frame> {
         let at = Position { replid: ReplicationId::random(), offset: Offset(77) };
+        let there = Checkpoint { position: at, database: Database(3), time: 9, owed: false };
         let seen = Seen(vec![("b".parse().unwrap(), at), ("c_2".parse().unwrap(), at)]);
         vec![
-            Frame::Resume { from: Checkpoint { position: at, database: Database(3), time: 9 } },
+            Frame::Resume { from: there },
+            Frame::Continue { at: Checkpoint { owed: true, ..there } },
             Frame::Snapshot {
                 at,
                 keys: 12,
@@ -282,7 +303,7 @@ mod tests {
             let mut all = stream.clone();
             std::iter::from_fn(|| Frame::take(&mut all).unwrap()).collect()
         };
-        assert_eq!(frames.len(), 8);
+        assert_eq!(frames.len(), 9);
         for cut in 0..stream.len() {
             let mut buf = BytesMut::from(&stream[..cut]);
             let mut found = Vec::new();
@@ -305,7 +326,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(kind in 0u8..10, payload in prop::collection::vec(any::<u8>(), 0..120)) {
+        fn never_panics(kind in 0u8..11, payload in prop::collection::vec(any::<u8>(), 0..120)) {
             let mut buf = BytesMut::new();
             buf.put_u32_le(u32::try_from(payload.len()).unwrap());
             buf.put_u8(kind);

@@ -41,7 +41,7 @@ use self::open::DirectoryLock;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Fsync};
 use crate::position::{Database, Floors, FollowerOffset, Offset, Position, ReplicationId, Seen};
-use segment::Wanted;
+use segment::{Join, Wanted};
 use selects::Selects;
 
 /// Followers' offsets begin here: RedisShake never acknowledges offset 0 and redis-GunYu subtracts
@@ -152,14 +152,33 @@ impl Journal {
         Ok(Arc::new(Self { core, syncing, selects: Arc::default(), _lock: lock }))
     }
 
-    /// The history begins (anew) at `position`, with this database in force there: nothing of what
-    /// was here can be read any more.
+    /// A history begins at `position`, with this database in force there. If there was one before,
+    /// it broke: followers are at its end, peers can still have its units.
     pub async fn begin_history(
         &self,
         position: Position,
         database: Database,
     ) -> Result<(), JournalError> {
-        let number = self.core.begin(position, database)?;
+        self.begin(position, database, Join::Breaks).await
+    }
+
+    /// The journal begins anew at `position`, an earlier place of the same history: nothing of what
+    /// was here can be read any more.
+    pub async fn begin_anew(
+        &self,
+        position: Position,
+        database: Database,
+    ) -> Result<(), JournalError> {
+        self.begin(position, database, Join::Anew).await
+    }
+
+    async fn begin(
+        &self,
+        position: Position,
+        database: Database,
+        join: Join,
+    ) -> Result<(), JournalError> {
+        let number = self.core.begin(position, database, join)?;
         self.selects.forget_cuts();
         self.core.settle(number).await
     }
@@ -240,10 +259,25 @@ impl Journal {
     /// Whether `position` is of the present history, under any of its ids: then units lie behind it,
     /// or did, or will.
     pub fn knows(&self, position: Position) -> bool {
-        let visible = self.core.visible.lock();
-        let mut aliases = visible.state.aliases.iter();
-        position.replid == visible.state.position.replid
-            || aliases.any(|(id, _)| *id == position.replid)
+        self.core.visible.lock().state.had(position)
+    }
+
+    /// Whether `position` is of a history that broke and that is still here.
+    pub fn knew(&self, position: Position) -> bool {
+        self.core.visible.lock().past_with(position).is_some()
+    }
+
+    /// A reader of the units behind `position` in a history that broke; it ends with
+    /// [`NotInJournal::HistoryBroke`].
+    pub fn read_past(&self, position: Position) -> Option<UnitReader> {
+        let epoch = self.core.visible.lock().past_with(position)?;
+        Some(UnitReader::new(self.core.clone(), epoch, position.offset))
+    }
+
+    /// The history that began when this reader's broke: where, and a reader of it.
+    pub fn read_next(&self, reader: &UnitReader) -> Option<(Position, UnitReader)> {
+        let (begins, epoch) = self.core.visible.lock().after(reader.epoch())?;
+        Some((begins, UnitReader::new(self.core.clone(), epoch, begins.offset)))
     }
 
     /// A reader of the units behind `position`.

@@ -65,6 +65,9 @@ pub enum LinkError {
     /// The peer sent nothing for too long.
     #[error("the peer said nothing for {0:?}")]
     Silent(Duration),
+    /// The stream of the local Redis does not bring what was applied.
+    #[error("what was applied has not come back in the stream of the local redis for {0:?}")]
+    NotBack(Duration),
     /// What the peer sends is no frame.
     #[error("the peer sends what this version can't read: {0}")]
     Frame(#[from] FrameError),
@@ -261,7 +264,8 @@ impl Link {
         let mut peer = Connection::open(&self.peer).await.map_err(peer_error)?;
         let session = LinkSession(rand::random());
         let full = self.pairing.is_full_sync_demanded();
-        let begin = match (full, checkpoints.is_empty()) {
+        let owed = checkpoints.is_empty() || checkpoints.iter().any(|(_, there)| there.owed);
+        let begin = match (full, owed) {
             (true, _) if self.pairing.is_told() => "full",
             (true, _) | (false, true) => "new",
             (false, false) => "resume",
@@ -272,13 +276,13 @@ impl Link {
         words.extend([primary, format!("{:016x}", session.0), begin.to_owned()]);
         let known = self.pairing.conflicts.seen_up_to();
         words.push(known.map_or_else(|| "-".to_owned(), |known| known.to_string()));
+        let history = self.pairing.conflicts.history();
+        words.push(history.map_or_else(|| "-".to_owned(), |history| history.to_string()));
         words.extend(checkpoints.iter().map(|(_, checkpoint)| checkpoint.to_string()));
         let mut out = BytesMut::new();
         resp::put_command(&mut out, &words);
         peer.write(&out).await.map_err(peer_error)?;
-        if begin != "resume" {
-            self.pairing.full_sync_asked(session);
-        }
+        self.pairing.session_begun(session, begin != "resume");
         let answer = tokio::time::timeout(self.timeout, peer.reply("DUPLEX LINK")).await;
         match answer.map_err(|_| LinkError::Silent(self.timeout))?.map_err(peer_error)? {
             redis_protocol::resp2::types::BytesFrame::SimpleString(text)

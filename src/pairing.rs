@@ -28,9 +28,14 @@ enum Progress {
     None,
     /// It has asked for one in this session.
     Asked(LinkSession),
-    /// The peer's snapshot is being taken, or was. The peer cut it after it had heard, or had been
-    /// about to hear, of this session of its own link.
-    Begun(Option<LinkSession>),
+    /// The peer's snapshot is being taken, or was.
+    Begun {
+        /// The peer cut it after it had heard, or had been about to hear, of this session of its
+        /// own link.
+        pair: Option<LinkSession>,
+        /// Units came before it.
+        behind_units: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +45,8 @@ struct FullSync {
     demanded: bool,
     /// By our feed, since the peer's link takes one.
     told: bool,
+    /// The link's session.
+    session: LinkSession,
 }
 
 /// Shared by the link to a peer and the feed that serves this peer.
@@ -67,6 +74,7 @@ impl Pairing {
                 progress: Progress::None,
                 demanded: false,
                 told: false,
+                session: LinkSession(0),
             }),
             cutting: watch::Sender::new(0),
             cut_for: watch::Sender::new(None),
@@ -74,9 +82,19 @@ impl Pairing {
         })
     }
 
-    /// Link: it has asked for a full sync.
-    pub fn full_sync_asked(&self, session: LinkSession) {
-        self.full_sync.send_modify(|now| now.progress = Progress::Asked(session));
+    /// Link: it asks the peer, for a full sync or for less.
+    pub fn session_begun(&self, session: LinkSession, full_sync: bool) {
+        self.full_sync.send_modify(|now| {
+            now.session = session;
+            if full_sync {
+                now.progress = Progress::Asked(session);
+            }
+        });
+    }
+
+    /// Link: the peer gives it a full sync, asked for or not.
+    pub fn full_sync_comes(&self) {
+        self.full_sync.send_modify(|now| now.progress = Progress::Asked(now.session));
     }
 
     /// Link: its session is over.
@@ -86,9 +104,11 @@ impl Pairing {
 
     /// Link: the peer's snapshot comes, and names the session of ours that the peer's own link is
     /// answered with. Waits until what is to be cut for the peer before that is cut.
-    pub async fn full_sync_begun(&self, pair: Option<LinkSession>) {
-        let begun = FullSync { progress: Progress::Begun(pair), demanded: false, told: false };
-        self.full_sync.send_replace(begun);
+    pub async fn full_sync_begun(&self, pair: Option<LinkSession>, behind_units: bool) {
+        let progress = Progress::Begun { pair, behind_units };
+        self.full_sync.send_modify(|now| {
+            (now.progress, now.demanded, now.told) = (progress, false, false);
+        });
         // A feed that takes too long, or is not asked after all, must not hold up this direction.
         let _ = timeout(CUT_PATIENCE, async {
             let mut cutting = self.cutting.subscribe();
@@ -110,7 +130,11 @@ impl Pairing {
     /// session in which it has asked, if it has.
     pub async fn pair(&self, theirs: LinkSession, told: bool) -> Option<LinkSession> {
         let now = self.full_sync.borrow().progress;
-        let on_its_way = matches!(now, Progress::Asked(_)) || now == Progress::Begun(Some(theirs));
+        let on_its_way = match now {
+            Progress::Asked(_) => true,
+            Progress::Begun { pair, .. } => pair == Some(theirs),
+            Progress::None => false,
+        };
         if !told && !on_its_way {
             self.demand_full_sync();
         }
@@ -121,8 +145,14 @@ impl Pairing {
         let _ = timeout(PATIENCE, asked).await;
         match self.full_sync.borrow().progress {
             Progress::Asked(session) => Some(session),
-            Progress::None | Progress::Begun(_) => None,
+            Progress::None | Progress::Begun { .. } => None,
         }
+    }
+
+    /// Feed: whether the peer's snapshot came to our link at once, without units before it.
+    pub fn had_no_units(&self) -> bool {
+        let now = self.full_sync.borrow().progress;
+        matches!(now, Progress::Begun { behind_units: false, .. })
     }
 
     /// Link: ends a wait before the next try when the feed asks for it. Cancel safe.
@@ -132,14 +162,18 @@ impl Pairing {
 
     /// Feed: the link must take a full sync too.
     fn demand_full_sync(&self) {
-        let demand = FullSync { progress: Progress::None, demanded: true, told: true };
-        self.full_sync.send_replace(demand);
+        self.demand(true);
     }
 
     /// Both links must take a full sync: ours asks as if it had nothing.
     pub fn begin_anew(&self) {
-        let demand = FullSync { progress: Progress::None, demanded: true, told: false };
-        self.full_sync.send_replace(demand);
+        self.demand(false);
+    }
+
+    fn demand(&self, told: bool) {
+        self.full_sync.send_modify(|now| {
+            (now.progress, now.demanded, now.told) = (Progress::None, true, told);
+        });
     }
 
     /// Link: waits until its session must be begun anew, for a full sync. Cancel safe.
@@ -205,13 +239,13 @@ mod tests {
     async fn two_sites_that_begin_together_take_one_full_sync_each() {
         let (at_a, at_b) = (pairing(), pairing());
         let (of_a, of_b) = (LinkSession(1), LinkSession(2));
-        at_b.full_sync_asked(of_b);
-        at_a.full_sync_asked(of_a);
+        at_b.session_begun(of_b, true);
+        at_a.session_begun(of_a, true);
         let cut = at_a.cut(of_b);
         assert_eq!(at_a.pair(of_b, false).await, Some(of_a));
         cut.done();
         let begun = async {
-            at_b.full_sync_begun(Some(of_a)).await;
+            at_b.full_sync_begun(Some(of_a), false).await;
             // Its entries waited until the snapshot for the other was cut.
             assert_eq!(*at_b.cut_for.borrow(), Some(of_a));
         };
@@ -230,20 +264,20 @@ mod tests {
     #[tokio::test]
     async fn one_that_begins_later_makes_the_other_begin_anew() {
         let pairing = pairing();
-        pairing.full_sync_asked(LinkSession(1));
-        pairing.full_sync_begun(None).await;
+        pairing.session_begun(LinkSession(1), true);
+        pairing.full_sync_begun(None, false).await;
         assert!(!pairing.is_full_sync_demanded());
         let again = async {
             pairing.restarted().await;
             pairing.session_ended();
             assert!(pairing.is_full_sync_demanded());
-            pairing.full_sync_asked(LinkSession(3));
+            pairing.session_begun(LinkSession(3), true);
         };
         let (paired, ()) = tokio::join!(pairing.pair(LinkSession(2), false), again);
         assert_eq!(paired, Some(LinkSession(3)));
         // What is asked for needs no demand, and what the peer was told to do asks for none.
         assert_eq!(pairing.pair(LinkSession(4), false).await, Some(LinkSession(3)));
-        pairing.full_sync_begun(None).await;
+        pairing.full_sync_begun(None, false).await;
         assert_eq!(pairing.pair(LinkSession(5), true).await, None);
         assert!(!pairing.is_full_sync_demanded());
     }

@@ -185,11 +185,18 @@ pub struct Checkpoint {
     pub database: Database,
     /// The peer's time there, in unix milliseconds; 0 where it is not known.
     pub time: u64,
+    /// A snapshot of the peer is still to come: its history broke before this, and what was written
+    /// there while nobody read is in no unit.
+    pub owed: bool,
 }
+
+/// Behind a checkpoint's other fields, where a snapshot is owed.
+pub const OWED: &str = ":owed";
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.position, self.database, self.time)
+        let owed = if self.owed { OWED } else { "" };
+        write!(f, "{}:{}:{}{owed}", self.position, self.database, self.time)
     }
 }
 
@@ -197,12 +204,14 @@ impl FromStr for Checkpoint {
     type Err = ParseError;
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong = || ParseError::Position(text.to_owned());
+        let (text, owed) = text.strip_suffix(OWED).map_or((text, false), |text| (text, true));
         let (rest, time) = text.rsplit_once(':').ok_or_else(wrong)?;
         let (position, database) = rest.rsplit_once(':').ok_or_else(wrong)?;
         Ok(Self {
             position: position.parse()?,
             database: Database(database.parse().map_err(|_| wrong())?),
             time: time.parse().map_err(|_| wrong())?,
+            owed,
         })
     }
 }

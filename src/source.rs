@@ -294,7 +294,7 @@ impl Source {
         stop: &CancellationToken,
     ) -> Result<(), StreamEnd> {
         info!(from = %from.position, "the journal begins anew where a peer stands");
-        while let Err(error) = self.journal.begin_history(from.position, from.database).await {
+        while let Err(error) = self.journal.begin_anew(from.position, from.database).await {
             self.wait_for_journal(error, stop).await?;
         }
         self.peers.iter().for_each(|peer| peer.conflicts.begin_history(from.position));

@@ -72,6 +72,8 @@ pub struct Table {
     floor: Option<Offset>,
     /// What the peer wrote before it had seen this conflicts with everything.
     blind_below: Offset,
+    /// Snapshots for the peer that are about to be cut.
+    cutting: u32,
     /// Keys were forgotten since the peer had seen all of them.
     overflown: bool,
     /// Among them such that others depend on: a conflict may be on any key.
@@ -91,6 +93,7 @@ impl Table {
             history: Vec::new(),
             floor: None,
             blind_below: Offset(0),
+            cutting: 0,
             overflown: false,
             forgot_groups: false,
             swaps: Vec::new(),
@@ -99,7 +102,8 @@ impl Table {
 
     /// A history begins; positions of an earlier one mean nothing any more.
     pub fn begin_history(&mut self, position: Position) {
-        *self = Self::new(self.is_primary, self.max_keys);
+        let cutting = self.cutting;
+        *self = Self { cutting, ..Self::new(self.is_primary, self.max_keys) };
         self.history.push(position.replid);
     }
 
@@ -184,6 +188,12 @@ impl Table {
         }
     }
 
+    /// A snapshot for the peer is about to be cut, or that is over. Meanwhile what the peer writes
+    /// conflicts with everything: where the cut will be is not known yet.
+    pub fn cutting(&mut self, begins: bool) {
+        self.cutting = if begins { self.cutting + 1 } else { self.cutting.saturating_sub(1) };
+    }
+
     /// A snapshot for the peer was cut here: it holds all before, and none of that will reach the
     /// peer as a unit. What the peer writes before it has seen it conflicts with everything.
     pub fn cut(&mut self, position: Position) {
@@ -191,6 +201,20 @@ impl Table {
             self.raise(at);
             self.blind_below = self.blind_below.max(at);
         }
+    }
+
+    /// A snapshot for the peer was cut here, and what is before reaches the peer as units too. What
+    /// it holds beyond these is unknown: at the primary, what the peer writes before it has seen it
+    /// conflicts with everything.
+    pub fn cut_behind_units(&mut self, position: Position) {
+        if let Some(at) = self.ours(Some(position)).filter(|_| self.is_primary) {
+            self.blind_below = self.blind_below.max(at);
+        }
+    }
+
+    /// The id of the present history; none before there is one.
+    pub fn history(&self) -> Option<ReplicationId> {
+        self.history.last().copied()
     }
 
     fn raise(&mut self, to: Offset) {
@@ -216,7 +240,8 @@ impl Table {
 
     /// What a unit had seen; none if it conflicts with everything.
     fn sight(&self, unit: &RemoteUnit) -> Option<Offset> {
-        self.ours(unit.seen).filter(|seen| *seen >= self.blind_below)
+        let blind = self.is_primary && self.cutting > 0;
+        self.ours(unit.seen).filter(|seen| *seen >= self.blind_below && !blind)
     }
 
     /// The local writes on the key that neither the unit has seen nor commute with it.

@@ -1,5 +1,8 @@
 //! Serving one peer's link: where it left off, or a snapshot, then blocks and heartbeats.
 
+mod full_sync;
+mod request;
+
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,48 +13,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Feed;
-use super::snapshot::{Snapshot, SnapshotError};
-use crate::apply::read_checkpoints;
+use super::snapshot::SnapshotError;
 use crate::clock::unix_millis;
-use crate::frame::{Frame, PROTOCOL, SHUTTING_DOWN};
-use crate::journal::{Head, NotInJournal, Read, UnitReader};
-use crate::position::{Checkpoint, LinkSession, Position, ReplicationId, SiteName};
-use crate::redis::{Connection, ServerInfo, SnapshotPart};
+use crate::frame::{Frame, SHUTTING_DOWN};
+use crate::journal::{Block, Head, NotInJournal, Read, UnitReader};
+use crate::position::{Checkpoint, Position};
 use crate::resp::{self, Request};
+use request::{Begin, LinkRequest};
 
 /// Heartbeats that only tell what was seen come at most so often.
 const HEARTBEAT_PAUSE: Duration = Duration::from_millis(20);
-/// How long a snapshot's beginning may take: a fork, and `repl-diskless-sync-delay`.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_mins(2);
-
 /// How long the source may need to read again what a crash of the machine took.
 const CATCH_UP: Duration = Duration::from_mins(1);
 
 /// How long a peer has to take a frame that is begun when we are stopped; what it does not get it
 /// asks for again.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// How a peer wants to begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begin {
-    /// It has nothing from us yet.
-    New,
-    /// It stands at one of these positions.
-    Resume,
-    /// It was told to take a full sync by its own feed.
-    Full,
-}
-
-/// `DUPLEX LINK <protocol> <from site> <to site> <primary> <session> new|resume|full <known> [checkpoint ..]`.
-#[derive(Debug)]
-struct LinkRequest {
-    site: SiteName,
-    session: LinkSession,
-    begin: Begin,
-    /// Behind this the peer knows what of its own writes we have not seen.
-    known: Option<Position>,
-    checkpoints: Vec<Checkpoint>,
-}
 
 /// Why serving a peer ended.
 #[derive(Debug, thiserror::Error)]
@@ -115,57 +92,6 @@ impl Feed {
         }
     }
 
-    fn read_request(&self, request: &Request) -> Result<LinkRequest, String> {
-        let word = |index: usize| String::from_utf8_lossy(request.arg(index)).into_owned();
-        let protocol = word(2);
-        if protocol != PROTOCOL.to_string() {
-            return Err(format!(
-                "this sidecar speaks link protocol {PROTOCOL}, the peer {protocol}: run the same \
-                 version of redis-duplex at both sites"
-            ));
-        }
-        let (from, to, primary) = (word(3), word(4), word(5));
-        if from == self.site.as_str() {
-            return Err(format!(
-                "both sidecars are named \"{from}\": give each site its own `site`, and let \
-                 [[peer]] addr point at the other sidecar"
-            ));
-        }
-        if to != self.site.as_str() {
-            return Err(format!(
-                "this is site \"{}\", not \"{to}\": mend [[peer]] of site \"{from}\"",
-                self.site
-            ));
-        }
-        let Some(site) = self.peers.keys().find(|name| name.as_str() == from) else {
-            return Err(format!("site \"{from}\" is no [[peer]] of site \"{}\"", self.site));
-        };
-        let ours = self.primary.as_ref().map_or("", SiteName::as_str);
-        if primary != ours {
-            return Err(format!(
-                "[conflict] primary is \"{ours}\" at site \"{}\" and \"{primary}\" at site \
-                 \"{from}\": it must be the same",
-                self.site
-            ));
-        }
-        let session = u64::from_str_radix(&word(6), 16).map(LinkSession);
-        let session = session.map_err(|_| format!("\"{}\" is no session", word(6)))?;
-        let begin = match word(7).as_str() {
-            "new" => Begin::New,
-            "resume" => Begin::Resume,
-            "full" => Begin::Full,
-            other => return Err(format!("\"{other}\" is no way to begin a link")),
-        };
-        let checkpoints: Result<_, _> =
-            (9..request.len()).map(|index| word(index).parse()).collect();
-        let checkpoints = checkpoints.map_err(|error| format!("{error}"))?;
-        let known = match word(8).as_str() {
-            "-" => None,
-            known => Some(known.parse().map_err(|error| format!("{error}"))?),
-        };
-        Ok(LinkRequest { site: site.clone(), session, begin, known, checkpoints })
-    }
-
     async fn serve_link(
         &self,
         stream: &mut TcpStream,
@@ -204,7 +130,8 @@ impl Feed {
         request: &LinkRequest,
     ) -> Result<Option<(Checkpoint, UnitReader)>, PeerEnd> {
         let newest = newest(&request.checkpoints, |position| self.journal.knows(position));
-        let Some(from) = newest.filter(|_| request.begin == Begin::Resume) else {
+        let resumes = request.begin == Begin::Resume;
+        let Some(from) = newest.filter(|newest| resumes && !newest.owed) else {
             return Ok(None);
         };
         let helped = match self.journal.read_from(from.position) {
@@ -235,94 +162,6 @@ impl Feed {
                 None
             }
         })
-    }
-
-    /// Sends a snapshot; then a reader of what follows it.
-    async fn full_sync(
-        &self,
-        stream: &mut TcpStream,
-        request: &LinkRequest,
-    ) -> Result<UnitReader, PeerEnd> {
-        let site = &request.site;
-        let applied = self.applied_of(site).await?;
-        let mirrored = self.may_mirror(request, applied).await?;
-        let mirror = mirrored.is_some();
-        info!(%site, begin = ?request.begin, mirror, "a peer takes a full sync");
-        let peer = self.peers.get(site).map(|peer| (peer, peer.cut(request.session)));
-        let mut pair = None;
-        if let Some((pairing, _)) = peer.as_ref().filter(|_| !mirror) {
-            let told = request.begin == Begin::Full;
-            let paired = pairing.pair(request.session, told);
-            pair = self.while_waiting(stream, "both links begin", paired).await?;
-        }
-        // Read before the snapshot is cut: what was seen later may not be in it.
-        let mut seen = (*self.journal.head().seen).clone();
-        if let Some(applied) = applied {
-            seen = seen.with(site, applied.position);
-        }
-        let begin = timeout(SNAPSHOT_TIMEOUT, Snapshot::begin(&self.target, true));
-        let mut snapshot = self
-            .while_waiting(stream, "the snapshot is being prepared", begin)
-            .await?
-            .map_err(|_| PeerEnd::Silent)??;
-        if mirrored.is_some_and(|replid| replid != snapshot.at.replid) {
-            // Redis restarted just now, maybe without its data: what was found does not hold.
-            return Err(NotInJournal::HistoryBroke.into());
-        }
-        if let Some((pairing, cut)) = peer {
-            pairing.conflicts.cut(snapshot.at);
-            cut.done();
-        }
-        self.while_waiting(stream, "the source catches up", snapshot.caught_up(&self.journal))
-            .await??;
-        let mut out = BytesMut::new();
-        let (at, keys) = (snapshot.at, snapshot.keys);
-        Frame::Snapshot { at, keys, pair, mirror, seen }.put(&mut out);
-        stream.write_all(&out).await?;
-        loop {
-            let next = snapshot.next();
-            let part = self.while_waiting(stream, "the snapshot is being prepared", next).await??;
-            out.clear();
-            match part {
-                SnapshotPart::Head(_) => continue,
-                SnapshotPart::Bytes(bytes) => Frame::SnapshotBytes(bytes).put(&mut out),
-                SnapshotPart::End => break,
-            }
-            stream.write_all(&out).await?;
-        }
-        Frame::SnapshotEnd.put(&mut out);
-        stream.write_all(&out).await?;
-        Ok(self.journal.read_from(snapshot.at)?)
-    }
-
-    /// Up to where the peer's units are applied here.
-    async fn applied_of(&self, site: &SiteName) -> Result<Option<Checkpoint>, PeerEnd> {
-        let mut connection = Connection::open(&self.target).await.map_err(SnapshotError::from)?;
-        let found = read_checkpoints(&mut connection, site).await.map_err(SnapshotError::from)?;
-        Ok(found.into_iter().map(|(_, checkpoint)| checkpoint).max_by_key(|c| c.position.offset))
-    }
-
-    /// Whether the peer is to become what this site is, but for its own writes that we lack. Then
-    /// our own link goes on where it is, and nothing that the peer's clients wrote is lost. For that
-    /// the peer must know these writes; and our data must not have gone back behind what the peer
-    /// has of it, or it would lose with us what we lost. The history in which that holds.
-    async fn may_mirror(
-        &self,
-        request: &LinkRequest,
-        applied: Option<Checkpoint>,
-    ) -> Result<Option<ReplicationId>, PeerEnd> {
-        let (Some(known), Some(applied)) = (request.known, applied) else { return Ok(None) };
-        let theirs = request.checkpoints.iter().max_by_key(|c| c.position.offset);
-        let Some(theirs) = theirs.filter(|_| request.begin == Begin::Resume) else {
-            return Ok(None);
-        };
-        if applied.position.replid != known.replid || applied.position.offset < known.offset {
-            return Ok(None);
-        }
-        let mut connection = Connection::open(&self.target).await.map_err(SnapshotError::from)?;
-        let server = ServerInfo::ask(&mut connection).await.map_err(SnapshotError::from)?;
-        let here = server.info.position().map(|here| here.replid);
-        Ok(here.filter(|_| server.has_not_gone_back_behind(theirs.position)))
     }
 
     /// Runs `work`, telling the peer meanwhile that we are there. `work` must be cancel safe or
@@ -369,9 +208,7 @@ impl Feed {
             let head = match reader.read().await? {
                 Read::Block(block) => {
                     out.clear();
-                    let mut bytes = BytesMut::new();
-                    block.encode(&mut bytes);
-                    Frame::Block(bytes.freeze()).put(&mut out);
+                    put_block(&block, &mut out);
                     tokio::select! {
                         sent = output.write_all(&out) => sent?,
                         () = farewell(stop) => return Err(PeerEnd::StoppedWithin),
@@ -416,6 +253,12 @@ impl Feed {
     }
 }
 
+fn put_block(block: &Block, out: &mut BytesMut) {
+    let mut bytes = BytesMut::new();
+    block.encode(&mut bytes);
+    Frame::Block(bytes.freeze()).put(out);
+}
+
 /// Waits until `stop`, and then as long as a peer has to take a frame that is begun.
 async fn farewell(stop: &CancellationToken) {
     stop.cancelled().await;
@@ -435,7 +278,7 @@ pub(crate) fn newest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::position::{Database, Offset};
+    use crate::position::{Database, Offset, ReplicationId};
 
     #[test]
     fn the_newest_checkpoint_of_our_history_counts() {
@@ -444,6 +287,7 @@ mod tests {
             position: Position { replid, offset: Offset(offset) },
             database: Database(0),
             time: 0,
+            owed: false,
         };
         let is_ours = |position: Position| position.replid == ours;
         let all = [at(other, 900), at(ours, 50), at(ours, 70), at(ours, 60)];

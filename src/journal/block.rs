@@ -64,6 +64,15 @@ impl Block {
         FollowerOffset(self.follower_start.0 + self.payload.len() as u64)
     }
 
+    /// The units that end at or before `offset`.
+    #[must_use]
+    pub fn up_to(&self, offset: Offset) -> Self {
+        let mut block = self.clone();
+        block.units.retain(|unit| unit.end <= offset);
+        block.end = block.end.min(offset);
+        block
+    }
+
     /// The moment of unit `index`.
     pub fn timestamp(&self, index: usize) -> Timestamp {
         Timestamp(self.first_timestamp.0 + index as u64)

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use super::record::{Record, State};
-use super::segment::Wanted;
+use super::segment::{Join, Wanted};
 use super::sync::Wishes;
 use super::visible::Visible;
 use super::writer::{Writer, Written};
@@ -153,19 +153,24 @@ impl Core {
         &self,
         position: Position,
         database: Database,
+        join: Join,
     ) -> Result<u64, JournalError> {
         let mut writer = self.writer.lock();
+        // How far the stream had come counts for who stands at its end.
+        self.write_passed(&mut writer)?;
         let state = writer.state.begun_anew(position, database);
-        self.begin_segment(&mut writer, state, true)
+        // Before anything came there was no history.
+        let join = if writer.state.database.is_some() { join } else { Join::Anew };
+        self.begin_segment(&mut writer, state, join)
     }
 
     pub(super) fn begin_segment(
         &self,
         writer: &mut Writer,
         state: State,
-        fresh: bool,
+        join: Join,
     ) -> Result<u64, JournalError> {
-        let written = writer.begin(state, fresh)?;
+        let written = writer.begin(state, join)?;
         Ok(self.submit(writer, written))
     }
 
@@ -193,7 +198,7 @@ impl Core {
     pub(super) fn show(&self, writer: &mut Writer, written: Written) {
         let mut visible = self.visible.lock();
         visible.add(written);
-        let kept = visible.segments.front().map_or(0, |oldest| oldest.file.sequence);
+        let kept = visible.oldest_sequence();
         writer.unsynced.retain(|file| file.sequence >= kept);
         if self.fsync == Fsync::No {
             writer.unsynced.clear();

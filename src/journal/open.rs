@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::core::Core;
 use super::record::{Record, Session, State};
 use super::recover::{Recovered, recover};
-use super::segment::{Head, Segment, SegmentFile};
+use super::segment::{Head, Join, Segment, SegmentFile};
 use super::visible::Visible;
 use super::writer::Writer;
 use super::{FIRST_FOLLOWER_OFFSET, JournalError};
@@ -76,14 +76,15 @@ pub(super) fn open(
     writer.segment_size = size;
     writer.synced = found.synced;
     if config.fsync != Fsync::No {
-        let unsynced = found.segments.iter().filter(|s| s.file.sequence >= found.synced);
+        let all = found.pasts.iter().flat_map(|past| &past.segments).chain(&found.segments);
+        let unsynced = all.filter(|s| s.file.sequence >= found.synced);
         writer.unsynced = unsynced.map(|segment| segment.file.clone()).collect();
     }
     let written = if found_other_boot(&found, boot) {
         // Its head says that all before was read and is on disk.
         writer.synced = last.file.sequence + 1;
         let follower_id = follower_id(&found, boot);
-        writer.begin(State { follower_id, ..state.clone() }, false)?
+        writer.begin(State { follower_id, ..state.clone() }, Join::GoesOn)?
     } else {
         writer.write(&Record::Open(session))?
     };
@@ -91,7 +92,7 @@ pub(super) fn open(
         dir = %dir.display(), position = %state.position, units = state.units,
         "the journal is open"
     );
-    let visible = Visible::new(state, found.segments, cache, (max_size, size));
+    let visible = Visible::new(state, found.segments, found.pasts, (cache, max_size, size));
     let core = Core::new(writer, visible, config.fsync, max_size, clock);
     {
         let mut writer = core.writer.lock();
@@ -119,13 +120,11 @@ fn follower_id(found: &Recovered, boot: &str) -> ReplicationId {
 
 fn first_segment(dir: &Path, session: &Session) -> Result<Recovered, JournalError> {
     let state = State::nowhere(FIRST_FOLLOWER_OFFSET);
-    let head = Head { fresh: true, synced: 0, session: session.clone(), state: state.clone() };
+    let head = Head { join: Join::Anew, synced: 0, session: session.clone(), state: state.clone() };
     let (file, records) = SegmentFile::create(dir, 1, &head)
         .map_err(|source| JournalError::Open { path: dir.to_owned(), source })?;
     let segment = Segment::new(Arc::new(file), records, &state);
-    let session = session.clone();
-    let segments = [segment].into();
-    Ok(Recovered { segments, state, session, clean: false, cut: false, synced: 0 })
+    Ok(Recovered::first(segment, state, session.clone()))
 }
 
 fn lock(dir: &Path) -> Result<DirectoryLock, JournalError> {

@@ -48,15 +48,12 @@ impl Reader {
             self.head.mark_unchanged();
             let found = {
                 let visible = self.core.visible.lock();
-                if visible.epoch != self.epoch {
-                    return Err(NotInJournal::HistoryBroke);
-                }
                 while let Some(block) = self.ahead.pop_front() {
                     if !wanted.passes_over(&block) {
                         return Ok(Read::Block(block));
                     }
                 }
-                visible.find(wanted, self.cursor)?
+                visible.find_in(self.epoch, wanted, self.cursor)?
             };
             let (file, from, to) = match found {
                 Found::Block(block) => {
@@ -124,7 +121,12 @@ impl UnitReader {
         Self { reader: Reader::new(core, epoch), at }
     }
 
-    /// What follows; at the end, where the site stands. Waits for the disk only. Cancel safe.
+    /// In which history it reads.
+    pub(super) fn epoch(&self) -> u64 {
+        self.reader.epoch
+    }
+
+    /// What follows; at the end, where the site stands, or that the history broke. Waits for the disk only. Cancel safe.
     pub async fn read(&mut self) -> Result<Read, NotInJournal> {
         let read = self.reader.next(Wanted::Units(self.at)).await?;
         if let Read::Block(block) = &read {

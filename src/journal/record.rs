@@ -187,6 +187,12 @@ impl State {
         }
     }
 
+    /// Whether the position is of this history, under any of its ids.
+    pub(super) fn had(&self, position: Position) -> bool {
+        let mut aliases = self.aliases.iter();
+        self.position.replid == position.replid || aliases.any(|(id, _)| *id == position.replid)
+    }
+
     /// Adds a record; what can't follow here is refused, and then nothing is changed.
     pub(super) fn add(&mut self, record: &Record) -> Result<(), BlockError> {
         match record {

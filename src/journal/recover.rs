@@ -10,11 +10,14 @@ use tracing::warn;
 
 use super::JournalError;
 use super::record::{Record, Session, State};
-use super::segment::{Broken, FORMAT, Head, Records, Segment, SegmentFile};
+use super::segment::{Broken, FORMAT, Head, Join, Records, Segment, SegmentFile};
+use super::visible::Past;
 
 /// What is there.
 #[derive(Debug)]
 pub(super) struct Recovered {
+    /// Histories that broke.
+    pub pasts: VecDeque<Past>,
     pub segments: VecDeque<Segment>,
     pub state: State,
     /// The last one that wrote.
@@ -23,6 +26,8 @@ pub(super) struct Recovered {
     pub clean: bool,
     /// A tail that was not written to its end was cut off.
     pub cut: bool,
+    /// And what was behind it in the same history goes with it.
+    dropping: bool,
     /// Segments of a lower sequence are on disk.
     pub synced: u64,
 }
@@ -35,7 +40,7 @@ type Unreadable = (PathBuf, Broken);
 /// Reads the directory; `None` if there is no segment in it. `boot` is this boot of the machine.
 pub(super) fn recover(dir: &Path, boot: &str) -> Result<Option<Recovered>, JournalError> {
     let (mut opened, unreadable) = open_all(dir)?;
-    let fresh = opened.iter().rposition(|(_, head, _)| head.fresh).unwrap_or(0);
+    let fresh = opened.iter().rposition(|(_, head, _)| head.join == Join::Anew).unwrap_or(0);
     let live = opened.split_off(fresh);
     for (file, ..) in opened {
         remove(&file.path)?;
@@ -51,11 +56,13 @@ pub(super) fn recover(dir: &Path, boot: &str) -> Result<Option<Recovered>, Journ
         return Ok(None);
     };
     let mut found = Recovered {
+        pasts: VecDeque::new(),
         segments: VecDeque::new(),
         state: first.state.clone(),
         session: first.session.clone(),
         clean: false,
         cut: false,
+        dropping: false,
         synced: live.iter().map(|(_, head, _)| head.synced).max().unwrap_or(0),
     };
     let count = live.len();
@@ -105,6 +112,20 @@ fn open_all(dir: &Path) -> Result<(Vec<Opened>, Option<Unreadable>), JournalErro
 }
 
 impl Recovered {
+    /// Of a journal that was made just now.
+    pub(super) fn first(segment: Segment, state: State, session: Session) -> Self {
+        Self {
+            segments: [segment].into(),
+            pasts: VecDeque::new(),
+            state,
+            session,
+            clean: false,
+            cut: false,
+            dropping: false,
+            synced: 0,
+        }
+    }
+
     /// Whether the machine went down since the last session, without a clean end of it.
     pub(super) fn machine_crashed(&self, boot: &str) -> bool {
         !self.clean && self.session.boot != boot
@@ -112,7 +133,10 @@ impl Recovered {
 
     fn take(&mut self, opened: Opened, last: bool, boot: &str) -> Result<(), JournalError> {
         let (file, head, records) = opened;
-        if self.cut {
+        let breaks = head.join == Join::Breaks && !self.segments.is_empty();
+        if breaks {
+            self.dropping = false;
+        } else if self.dropping {
             return remove(&file.path);
         }
         // What a crash of the machine can take is what was not forced to disk by then.
@@ -122,9 +146,12 @@ impl Recovered {
         // The id for followers changes between segments, after a crash of the machine.
         let follows =
             State { follower_id: head.state.follower_id, ..self.state.clone() } == head.state;
-        if !follows {
+        if breaks {
+            let segments = std::mem::take(&mut self.segments);
+            self.pasts.push_back(Past { state: self.state.clone(), epoch: 0, segments });
+        } else if !follows {
             if may_be_lost(self, sequence.saturating_sub(1)) {
-                self.cut = true;
+                (self.cut, self.dropping) = (true, true);
                 return remove(&file.path);
             }
             let broken = Broken::Changed("it does not continue the segment before");
@@ -149,7 +176,7 @@ impl Recovered {
                         return Err(unusable(&segment.file.path, at, broken));
                     }
                     cut(&segment.file, at, end.len())?;
-                    self.cut = true;
+                    (self.cut, self.dropping) = (true, true);
                     break;
                 }
             }

@@ -35,13 +35,23 @@ pub(super) struct SegmentFile {
 /// What a segment begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// A history begins here: older segments don't count any more.
-    pub fresh: bool,
+    pub join: Join,
     /// Segments of a lower sequence were all forced to disk when this one was made.
     pub synced: u64,
     pub session: Session,
     /// What the segments before add up to.
     pub state: State,
+}
+
+/// How a segment follows those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Join {
+    /// The same history goes on.
+    GoesOn,
+    /// A history begins here: older segments don't count any more.
+    Anew,
+    /// The history broke, another one begins: in older segments is what was before.
+    Breaks,
 }
 
 /// Why a segment, or what comes next in it, can't be read.
@@ -125,7 +135,11 @@ impl SegmentFile {
 
 impl Head {
     fn put(&self, out: &mut BytesMut) {
-        out.put_u8(self.fresh.into());
+        out.put_u8(match self.join {
+            Join::GoesOn => 0,
+            Join::Anew => 1,
+            Join::Breaks => 2,
+        });
         put_number(out, self.synced);
         self.session.put(out);
         self.state.put(out);
@@ -134,7 +148,12 @@ impl Head {
     fn read(body: &[u8]) -> Result<Self, BlockError> {
         let mut input = Input(body);
         let head = Self {
-            fresh: input.byte()? != 0,
+            join: match input.byte()? {
+                0 => Join::GoesOn,
+                1 => Join::Anew,
+                2 => Join::Breaks,
+                _ => return Err(BlockError("a segment that follows in an unknown way")),
+            },
             synced: input.number()?,
             session: Session::read(&mut input)?,
             state: State::read(&mut input)?,

@@ -206,7 +206,90 @@ async fn a_reopened_journal_knows_all_that_it_knew() {
 }
 
 #[tokio::test]
-async fn a_new_history_takes_all_away_and_ends_readers() {
+async fn what_was_before_a_break_can_be_read_to_its_end_and_what_comes_behind_it() {
+    let mut stage = Stage::begun(Fsync::Everysec).await;
+    let first = stage.journal().head().position;
+    let mut texts = vec![stage.append(100).await.unwrap(), stage.append(90).await.unwrap()];
+    let last = stage.journal().head().position;
+    let mut early = stage.journal().read_from(first).unwrap();
+    for offset in [5, 7] {
+        let position = Position { replid: ReplicationId::random(), offset: Offset(offset) };
+        stage.journal().begin_history(position, Database(0)).await.unwrap();
+        texts.push(stage.append(80).await.unwrap());
+    }
+    assert_eq!(rest_of(stage.journal(), &mut early).await, texts[..2]);
+    let ahead = Position { offset: Offset(last.offset.0 + 1), ..last };
+    for _ in 0..2 {
+        let journal = stage.journal();
+        assert!(journal.knew(first) && !journal.knows(first) && journal.read_from(first).is_err());
+        assert!(journal.read_past(ahead).is_none());
+        let mut reader = journal.read_past(last).unwrap();
+        let mut found = rest_of(journal, &mut reader).await;
+        for offset in [5, 7] {
+            let (begins, next) = journal.read_next(&reader).unwrap();
+            assert_eq!(begins.offset, Offset(offset));
+            reader = next;
+            found.extend(rest_of(journal, &mut reader).await);
+        }
+        assert_eq!(found, texts[2..]);
+        assert!(journal.read_next(&reader).is_none());
+        assert_eq!(stage.segments().len(), 3);
+        stage.reopen(BOOT).unwrap();
+    }
+}
+
+/// The units up to the end of the reader's history.
+async fn rest_of(journal: &Journal, reader: &mut UnitReader) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    loop {
+        match reader.read().await {
+            Ok(Read::Block(block)) => {
+                let texts = block.units.iter().map(|unit| block.payload[unit.from..unit.to].into());
+                found.extend(texts);
+            }
+            Ok(Read::Idle(head)) => {
+                assert_eq!(head.position, journal.head().position);
+                return found;
+            }
+            Err(error) => {
+                assert_eq!(error, NotInJournal::HistoryBroke);
+                return found;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_broke_makes_room_first_and_only_so_many_are_kept() {
+    let mut stage = Stage::new(Fsync::No);
+    stage.config.max_size = ByteSize::mib(4);
+    stage.open(BOOT).unwrap();
+    let begin = async |stage: &Stage| {
+        let position = Position { replid: ReplicationId::random(), offset: Offset(5) };
+        stage.journal().begin_history(position, Database(0)).await.unwrap();
+        position
+    };
+    let old = begin(&stage).await;
+    for _ in 0..12 {
+        stage.append(100 << 10).await.unwrap();
+    }
+    let new = begin(&stage).await;
+    assert!(stage.journal().knew(old));
+    let first = stage.append(100 << 10).await.unwrap();
+    for _ in 0..25 {
+        stage.append(100 << 10).await.unwrap();
+    }
+    assert!(!stage.journal().knew(old));
+    assert_eq!(units(stage.journal(), new).await.unwrap()[0], first);
+    for _ in 0..20 {
+        begin(&stage).await;
+    }
+    assert!(!stage.journal().knew(new));
+    assert!(stage.segments().len() <= 18);
+}
+
+#[tokio::test]
+async fn a_new_history_ends_readers() {
     let mut stage = Stage::begun(Fsync::Everysec).await;
     let before = stage.journal().head();
     stage.append(100).await.unwrap();
@@ -215,6 +298,7 @@ async fn a_new_history_takes_all_away_and_ends_readers() {
     let mut bytes_before = stage.journal().follow_from(before.follower).unwrap();
     let position = Position { replid: ReplicationId::random(), offset: Offset(5) };
     stage.journal().begin_history(position, Database(9)).await.unwrap();
+    assert!(matches!(units_before.read().await, Ok(Read::Block(_))));
     assert!(matches!(units_before.read().await, Err(NotInJournal::HistoryBroke)));
     assert!(matches!(bytes_before.read().await, Err(NotInJournal::HistoryBroke)));
     for _ in 0..2 {
@@ -224,9 +308,13 @@ async fn a_new_history_takes_all_away_and_ends_readers() {
         assert_ne!(stage.journal().status().follower_id, id);
         assert!(units(stage.journal(), before.position).await.is_err());
         assert!(bytes(stage.journal(), before.follower).await.is_err());
-        assert_eq!(stage.segments().len(), 1);
+        assert_eq!(stage.segments().len(), 2);
         stage.reopen(BOOT).unwrap();
     }
+    let earlier = Position { offset: Offset(3), ..position };
+    stage.journal().begin_anew(earlier, Database(0)).await.unwrap();
+    assert!(!stage.journal().knew(before.position));
+    assert_eq!(stage.segments().len(), 1);
 }
 
 #[tokio::test]

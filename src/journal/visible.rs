@@ -6,15 +6,30 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::record::State;
-use super::segment::{Segment, SegmentFile, Wanted};
+use super::segment::{Join, Segment, SegmentFile, Wanted};
 use super::writer::Written;
 use super::{Block, Head, NotInJournal};
-use crate::position::{FollowerOffset, Offset};
+use crate::position::{FollowerOffset, Offset, Position};
+
+/// Most histories that are kept when they broke: each takes a file.
+const MAX_PASTS: usize = 16;
+
+/// A history that broke: a peer that stands in it has its units still to come.
+#[derive(Debug)]
+pub(super) struct Past {
+    /// At its end.
+    pub state: State,
+    /// While it was the present one.
+    pub epoch: u64,
+    pub segments: VecDeque<Segment>,
+}
 
 #[derive(Debug)]
 pub(super) struct Visible {
     pub state: State,
     pub epoch: u64,
+    /// Those before this history, oldest first.
+    pub pasts: VecDeque<Past>,
     /// The recent blocks.
     pub blocks: VecDeque<Arc<Block>>,
     /// Bytes that they take.
@@ -52,14 +67,20 @@ impl Visible {
     pub(super) fn new(
         state: State,
         segments: VecDeque<Segment>,
-        max_cached: usize,
-        (max_size, segment_size): (u64, u64),
+        mut pasts: VecDeque<Past>,
+        (max_cached, max_size, segment_size): (usize, u64, u64),
     ) -> Self {
+        let mut epoch = 0;
+        for past in &mut pasts {
+            past.epoch = epoch;
+            epoch += 1;
+        }
         Self {
+            pasts,
             cached_from: state.last_unit,
             cached_from_follower: state.follower,
             state,
-            epoch: 0,
+            epoch,
             blocks: VecDeque::new(),
             cached: 0,
             max_cached,
@@ -92,14 +113,29 @@ impl Visible {
 
     /// Bytes on disk.
     pub(super) fn size(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.end).sum()
+        self.all_segments().map(|segment| segment.end).sum()
+    }
+
+    /// Those of the present history, and of those before.
+    fn all_segments(&self) -> impl Iterator<Item = &Segment> {
+        self.pasts.iter().flat_map(|past| &past.segments).chain(&self.segments)
+    }
+
+    /// Of the oldest segment.
+    pub(super) fn oldest_sequence(&self) -> u64 {
+        self.all_segments().next().map_or(0, |oldest| oldest.file.sequence)
     }
 
     /// Takes in what was written.
     pub(super) fn add(&mut self, written: Written) {
-        if written.fresh {
-            while let Some(segment) = self.segments.pop_front() {
-                remove(&segment.file);
+        if written.join != Join::GoesOn {
+            let segments = std::mem::take(&mut self.segments);
+            let state = self.state.clone();
+            self.pasts.push_back(Past { state, epoch: self.epoch, segments });
+            let kept = if written.join == Join::Breaks { MAX_PASTS } else { 0 };
+            while self.pasts.len() > kept {
+                let past = self.pasts.pop_front();
+                past.iter().flat_map(|past| &past.segments).for_each(|s| remove(&s.file));
             }
             self.blocks.clear();
             self.cached = 0;
@@ -124,9 +160,15 @@ impl Visible {
 
     /// Room is made for the whole of the segment that was begun.
     fn drop_oldest(&mut self) {
-        while self.segments.len() > 1 && self.size() + self.segment_size > self.max_size {
-            if let Some(segment) = self.segments.pop_front() {
-                remove(&segment.file);
+        while self.size() + self.segment_size > self.max_size {
+            let dropped = match self.pasts.front_mut() {
+                Some(past) => past.segments.pop_front(),
+                None if self.segments.len() > 1 => self.segments.pop_front(),
+                None => return,
+            };
+            dropped.iter().for_each(|segment| remove(&segment.file));
+            if self.pasts.front().is_some_and(|past| past.segments.is_empty()) {
+                self.pasts.pop_front();
             }
         }
     }
@@ -165,13 +207,53 @@ impl Visible {
                 found.map_or_else(|| Found::Idle(self.head()), |block| Found::Block(block.clone()))
             );
         }
-        let (index, from) = self.place(wanted, cursor);
-        let on_disk = self.segments.get(index).map(|segment| Found::OnDisk {
-            file: segment.file.clone(),
-            from,
-            to: segment.end,
-        });
-        on_disk.ok_or_else(|| NotInJournal::Unreadable("a block is missing".to_owned()))
+        on_disk(&self.segments, wanted, cursor)
+    }
+
+    /// What comes next for a reader that began in this epoch; at the end of a history that broke,
+    /// that is said.
+    pub(super) fn find_in(
+        &self,
+        epoch: u64,
+        wanted: Wanted,
+        cursor: Option<Cursor>,
+    ) -> Result<Found, NotInJournal> {
+        if epoch == self.epoch {
+            return self.find(wanted, cursor);
+        }
+        let past = self.pasts.iter().find(|past| past.epoch == epoch);
+        let past = past.ok_or(NotInJournal::HistoryBroke)?;
+        match wanted {
+            Wanted::Units(asked) if asked < past.state.last_unit => {
+                past.check_kept(asked)?;
+                on_disk(&past.segments, wanted, cursor)
+            }
+            _ => Err(NotInJournal::HistoryBroke),
+        }
+    }
+
+    /// The epoch in which a position was of the present history, and that is over.
+    pub(super) fn past_with(&self, position: Position) -> Option<u64> {
+        let of = |past: &&Past| {
+            past.state.had(position)
+                && position.offset <= past.state.position.offset
+                && past.check_kept(position.offset).is_ok()
+        };
+        self.pasts.iter().rev().find(of).map(|past| past.epoch)
+    }
+
+    /// Where the history behind this epoch began; its id and its epoch.
+    pub(super) fn after(&self, epoch: u64) -> Option<(Position, u64)> {
+        let begins = |state: &State, segments: &VecDeque<Segment>| {
+            let offset = segments.front()?.first;
+            Some(Position { replid: state.position.replid, offset })
+        };
+        let mut later = self.pasts.iter().filter(|past| past.epoch > epoch);
+        match later.next() {
+            Some(past) => Some((begins(&past.state, &past.segments)?, past.epoch)),
+            None if epoch < self.epoch => Some((begins(&self.state, &self.segments)?, self.epoch)),
+            None => None,
+        }
     }
 
     pub(super) fn check_kept(&self, wanted: Wanted) -> Result<(), NotInJournal> {
@@ -184,22 +266,49 @@ impl Visible {
             _ => Ok(()),
         }
     }
+}
 
-    /// The segment's index and the place in it.
-    fn place(&self, wanted: Wanted, cursor: Option<Cursor>) -> (usize, u64) {
-        if let Some(cursor) = cursor {
-            let same = self.segments.binary_search_by_key(&cursor.sequence, |s| s.file.sequence);
-            if let Ok(index) = same {
-                if cursor.at < self.segments[index].end {
-                    return (index, cursor.at);
-                }
-                return (index + 1, self.segments.get(index + 1).map_or(0, |next| next.records));
+impl Past {
+    fn check_kept(&self, asked: Offset) -> Result<(), NotInJournal> {
+        match self.segments.front() {
+            Some(oldest) if oldest.first <= asked => Ok(()),
+            oldest => {
+                let begins = oldest.map_or(self.state.position.offset, |oldest| oldest.first);
+                Err(NotInJournal::dropped(asked, begins))
             }
         }
-        let behind = self.segments.partition_point(|segment| segment.begins_before(wanted));
-        let index = behind.saturating_sub(1);
-        (index, self.segments.get(index).map_or(0, |segment| segment.seek(wanted)))
     }
+}
+
+/// What is wanted, in these files.
+fn on_disk(
+    segments: &VecDeque<Segment>,
+    wanted: Wanted,
+    cursor: Option<Cursor>,
+) -> Result<Found, NotInJournal> {
+    let (index, from) = place(segments, wanted, cursor);
+    let found = segments.get(index).map(|segment| Found::OnDisk {
+        file: segment.file.clone(),
+        from,
+        to: segment.end,
+    });
+    found.ok_or_else(|| NotInJournal::Unreadable("a block is missing".to_owned()))
+}
+
+/// The segment's index and the place in it.
+fn place(segments: &VecDeque<Segment>, wanted: Wanted, cursor: Option<Cursor>) -> (usize, u64) {
+    if let Some(cursor) = cursor {
+        let same = segments.binary_search_by_key(&cursor.sequence, |s| s.file.sequence);
+        if let Ok(index) = same {
+            if cursor.at < segments[index].end {
+                return (index, cursor.at);
+            }
+            return (index + 1, segments.get(index + 1).map_or(0, |next| next.records));
+        }
+    }
+    let behind = segments.partition_point(|segment| segment.begins_before(wanted));
+    let index = behind.saturating_sub(1);
+    (index, segments.get(index).map_or(0, |segment| segment.seek(wanted)))
 }
 
 impl Wanted {

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use tracing::{error, info};
 
 use super::record::{Record, Session, State, put_frame};
-use super::segment::{Head, Segment, SegmentFile};
+use super::segment::{Head, Join, Segment, SegmentFile};
 use super::{Block, JournalError};
 
 /// How often it is written how far the stream has come without a unit. Under a peer's load it comes
@@ -32,8 +32,8 @@ pub(super) struct Written {
     pub end: u64,
     /// The segment that was begun for it.
     pub segment: Option<Segment>,
-    /// Nothing before it counts any more.
-    pub fresh: bool,
+    /// How it follows what was before.
+    pub join: Join,
 }
 
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl Writer {
         let mut state = self.state.clone();
         state.add(&record).map_err(|error| JournalError::Unfit(error.to_string()))?;
         self.passed = Some(record);
-        Ok(Written { state, ..self.written(None, self.end, false) })
+        Ok(Written { state, ..self.written(None, self.end, Join::GoesOn) })
     }
 
     /// Writes what was passed and is not written yet.
@@ -140,11 +140,11 @@ impl Writer {
     }
 
     /// Begins a new segment that stands for a state of its own: another history, another session.
-    pub(super) fn begin(&mut self, state: State, fresh: bool) -> Result<Written, JournalError> {
-        let done = self.usable().and_then(|()| self.roll(state, fresh));
+    pub(super) fn begin(&mut self, state: State, join: Join) -> Result<Written, JournalError> {
+        let done = self.usable().and_then(|()| self.roll(state, join));
         self.tell(&done);
         done?;
-        Ok(self.written(None, self.end, fresh))
+        Ok(self.written(None, self.end, join))
     }
 
     fn try_write(&mut self, record: &Record) -> Result<Written, JournalError> {
@@ -156,7 +156,7 @@ impl Writer {
             .map_err(|error| JournalError::Unfit(error.to_string()))?;
         let size = self.buffer.len() as u64;
         if self.end + size > self.segment_size && self.end > self.records {
-            self.roll(self.state.clone(), false)?;
+            self.roll(self.state.clone(), Join::GoesOn)?;
         }
         let at = self.end;
         // Now anything up to the whole of it may stand there.
@@ -181,10 +181,10 @@ impl Writer {
             Record::Append { block, .. } => block.clone(),
             _ => None,
         };
-        Ok(self.written(block, at, false))
+        Ok(self.written(block, at, Join::GoesOn))
     }
 
-    fn written(&mut self, block: Option<Arc<Block>>, at: u64, fresh: bool) -> Written {
+    fn written(&mut self, block: Option<Arc<Block>>, at: u64, join: Join) -> Written {
         self.numbers += 1;
         Written {
             number: self.numbers,
@@ -193,7 +193,7 @@ impl Writer {
             at,
             end: self.end,
             segment: self.begun.take(),
-            fresh,
+            join,
         }
     }
 
@@ -211,9 +211,9 @@ impl Writer {
         Ok(())
     }
 
-    fn roll(&mut self, state: State, fresh: bool) -> Result<(), JournalError> {
+    fn roll(&mut self, state: State, join: Join) -> Result<(), JournalError> {
         let sequence = self.file.sequence + 1;
-        let head = Head { fresh, synced: self.synced, session: self.session.clone(), state };
+        let head = Head { join, synced: self.synced, session: self.session.clone(), state };
         let (file, records) =
             SegmentFile::create(&self.dir, sequence, &head).map_err(|source| {
                 JournalError::Write { path: SegmentFile::path(&self.dir, sequence), source }
@@ -221,7 +221,7 @@ impl Writer {
         self.file = Arc::new(file);
         self.begun = Some(Segment::new(self.file.clone(), records, &head.state));
         self.state = head.state;
-        self.passed = self.passed.take().filter(|_| !head.fresh);
+        self.passed = self.passed.take().filter(|_| head.join == Join::GoesOn);
         (self.records, self.end) = (records, records);
         self.unsynced.push(self.file.clone());
         self.new_file = true;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
@@ -18,7 +19,11 @@ use crate::journal::Block;
 use crate::observe::LinkState;
 use crate::position::{Checkpoint, Database, LinkSession, Position, Seen};
 use crate::rdb::RdbVersion;
-use crate::redis::{Flavour, ServerInfo};
+use crate::redis::{Connection, Flavour, ServerInfo};
+
+/// How long it may take until what was applied comes back in the stream. Then the session begins
+/// again: the local Redis may have restarted.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The state of one session's data.
 pub(crate) struct Intake<'a> {
@@ -50,14 +55,32 @@ impl<'a> Intake<'a> {
             Frame::Resume { from } => {
                 self.at = Some(from);
                 self.link.status.set_checkpoint(Some(from.position));
-                self.link.status.set_state(LinkState::Streaming);
+                if from.owed {
+                    self.link.pairing.full_sync_comes();
+                    self.link.status.set_state(LinkState::FullSync);
+                } else {
+                    self.link.status.set_state(LinkState::Streaming);
+                }
                 Ok(())
             }
+            Frame::Continue { at } => {
+                if !self.is_owed() || !at.owed {
+                    return Err(LinkError::Broken("a history that goes on unasked".to_owned()));
+                }
+                info!(site = %self.link.status.site, at = %at.position, "the peer's units of another history follow");
+                self.at = Some(at);
+                self.send(vec![Item::checkpoint_only(at)]).await
+            }
             Frame::Snapshot { at, keys, pair, mirror, seen } => {
+                self.begin_full_sync(at, keys, pair, mirror).await?;
+                // What conflicts with the units before it is found when these have come back.
+                if self.is_owed() {
+                    self.settle().await?;
+                }
                 if let Some(position) = seen.of(&self.link.site) {
                     self.link.apply.conflicts.seen(position);
                 }
-                self.begin_full_sync(at, keys, pair, mirror).await
+                Ok(())
             }
             Frame::SnapshotBytes(bytes) => self.snapshot_bytes(&bytes).await,
             Frame::SnapshotEnd => self.end_full_sync().await,
@@ -65,7 +88,11 @@ impl<'a> Intake<'a> {
             Frame::Heartbeat { at, database, time, wall, seen } => {
                 self.compare_clocks(wall);
                 let time_there = time.unix_millis();
-                self.heartbeat(Checkpoint { position: at, database, time: time_there }, &seen);
+                let owed = self.is_owed();
+                self.heartbeat(
+                    Checkpoint { position: at, database, time: time_there, owed },
+                    &seen,
+                );
                 self.link.clock.observe(time);
                 Ok(())
             }
@@ -88,10 +115,10 @@ impl<'a> Intake<'a> {
         let status = &self.link.status;
         status.set_state(LinkState::FullSync);
         status.full_syncs.fetch_add(1, Ordering::Relaxed);
-        status.set_checkpoint(None);
         info!(site = %status.site, %at, keys, mirror, "a full sync begins");
         // Our own snapshot for the peer first, see `Pairing`.
-        self.link.pairing.full_sync_begun(pair).await;
+        let behind_units = self.is_owed();
+        self.link.pairing.full_sync_begun(pair, behind_units).await;
         let is_primary = self.link.primary.as_ref() == Some(&self.link.site);
         let mode = match (mirror, is_primary) {
             (true, _) => Mode::Mirror,
@@ -100,12 +127,27 @@ impl<'a> Intake<'a> {
         };
         let full_sync = FullSync::new(at, keys, mode, &self.server, status.clone());
         self.full_sync = Some(full_sync);
-        if mirror {
+        if mirror || behind_units {
             // The checkpoint goes on telling that this site has the peer's data, older ones.
             return Ok(());
         }
+        status.set_checkpoint(None);
         let forget = FullSync::forget(&status.site, &std::mem::take(&mut self.checkpoints));
         self.send(forget).await
+    }
+
+    /// Waits until all that was handed on is applied and has come back in the stream.
+    async fn settle(&self) -> Result<(), LinkError> {
+        let all = u32::try_from(self.link.queue_bytes).unwrap_or(u32::MAX);
+        // It is never closed.
+        drop(self.room.acquire_many(all).await);
+        let mut local = Connection::open(&self.link.target).await?;
+        let here = ServerInfo::ask(&mut local).await?.info.position();
+        let here = here.ok_or_else(|| local.unexpected("INFO", "no master_replid in it"))?;
+        if self.link.apply.conflicts.caught_up(here, SETTLE_LIMIT).await {
+            return Ok(());
+        }
+        Err(LinkError::NotBack(SETTLE_LIMIT))
     }
 
     async fn snapshot_bytes(&mut self, bytes: &Bytes) -> Result<(), LinkError> {
@@ -127,7 +169,8 @@ impl<'a> Intake<'a> {
             }
         }
         // Where a snapshot was cut, a SELECT follows: the database in force before it is nothing.
-        let at = Checkpoint { position: full_sync.finish()?, database: Database(0), time: 0 };
+        let position = full_sync.finish()?;
+        let at = Checkpoint { position, database: Database(0), time: 0, owed: false };
         self.at = Some(at);
         self.send(vec![Item::checkpoint_only(at)]).await?;
         self.link.status.set_state(LinkState::Streaming);
@@ -161,7 +204,8 @@ impl<'a> Intake<'a> {
             self.link.clock.observe(time);
             let position = Position { replid: block.replid, offset: block.units[last].end };
             let database = block.units[last].database_after;
-            self.at = Some(Checkpoint { position, database, time: time.unix_millis() });
+            let time = time.unix_millis();
+            self.at = Some(Checkpoint { position, database, time, owed: self.is_owed() });
         }
         self.send(items).await
     }
@@ -175,7 +219,13 @@ impl<'a> Intake<'a> {
             looks: self.link.apply.conflicts.looks(),
             target: RdbVersion::of_server(version.flavour == Flavour::Valkey, version.number),
             latest: self.link.clock.latest(),
+            owed: self.is_owed(),
         }
+    }
+
+    /// Whether units come before a snapshot.
+    fn is_owed(&self) -> bool {
+        self.at.is_some_and(|at| at.owed)
     }
 
     /// How far the peer's clock is from ours, by what it said just now: the way here counts for it.

@@ -32,6 +32,8 @@ pub(super) struct Reading<'a> {
     pub target: RdbVersion,
     /// A later moment is not believed.
     pub latest: Timestamp,
+    /// A snapshot of the peer is still to come.
+    pub owed: bool,
 }
 
 /// What the commands of a unit are, as far as it matters here.
@@ -65,6 +67,7 @@ impl Reading<'_> {
             position: Position { replid: block.replid, offset: unit.end },
             database: unit.database_after,
             time: block.timestamp(index).unix_millis(),
+            owed: self.owed,
         });
         if let Some((_, name)) = commands.flushes.first() {
             match self.flush {
@@ -193,7 +196,8 @@ mod tests {
     fn item_of(block: &Block, index: usize, flush: Flush) -> Result<Item, LinkError> {
         let (site, keys) = ("a".parse().unwrap(), KeyTable::default());
         let (target, latest) = (RdbVersion::redis(9), Timestamp(u64::MAX));
-        Reading { flush, site: &site, keys: &keys, looks: true, target, latest }.item(block, index)
+        Reading { flush, site: &site, keys: &keys, looks: true, target, latest, owed: false }
+            .item(block, index)
     }
 
     fn command(args: &[&str]) -> Vec<u8> {

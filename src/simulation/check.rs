@@ -52,7 +52,8 @@ pub(super) fn batch(world: &mut World<'_>, to: usize, batch: &MarkedBatch) -> Ch
 pub(super) async fn journal(site: &Site<'_>) -> Checked {
     let Some(sidecar) = &site.sidecar else { return Ok(()) };
     let (first, head) = (sidecar.journal.status().first, sidecar.journal.head().position);
-    if site.ahead_of_redis || head.offset.0 == 0 {
+    let stands_before = site.journal_began.is_some_and(|began| !sidecar.journal.knows(began));
+    if stands_before || site.ahead_of_redis || head.offset.0 == 0 {
         return Ok(());
     }
     let ends = first.offset.0 + 1..=head.offset.0;

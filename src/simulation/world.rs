@@ -14,7 +14,7 @@ use super::server::{Server, Style};
 use super::sidecar::{Arena, Disk, Sidecar, Wire};
 use super::{Mutation, Trace, check, say};
 use crate::config::Fsync;
-use crate::position::{Checkpoint, Offset, SiteName};
+use crate::position::{Checkpoint, Offset, Position, SiteName};
 
 /// Steps of a run until both links have begun, at most, and then until all is let come to rest.
 const STEPS: usize = 400;
@@ -45,6 +45,9 @@ pub(super) struct Site<'a> {
     pub checkpoint_deleted: bool,
     /// The epoch of the server in which the journal began.
     pub journal_epoch: u32,
+    /// Where it began; a crash of the machine may take the beginning, and then it stands in the
+    /// history before.
+    pub journal_began: Option<Position>,
     /// The one whose units the peer may be sent.
     pub peers_epoch: u32,
     /// Where the journal ends, as far as is known.
@@ -172,6 +175,7 @@ impl<'a> World<'a> {
                 broke: None,
                 checkpoint_deleted: false,
                 journal_epoch: 0,
+                journal_began: None,
                 peers_epoch: 0,
                 reached: 0,
                 torn: None,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bytes::BufMut;
 
-use crate::position::{Checkpoint, Database, Offset, Position, ReplicationId, SiteName};
+use crate::position::{Checkpoint, Database, OWED, Offset, Position, ReplicationId, SiteName};
 use crate::resp::{self, Command};
 
 /// The hash in the local Redis that holds tags and checkpoints.
@@ -64,13 +64,14 @@ impl Mark {
         resp::put_bulk(out, CHECKPOINT_KEY);
         resp::put_bulk(out, field("tag").as_bytes());
         resp::put_bulk(out, self.tag.to_string().as_bytes());
-        if let Some(Checkpoint { position, database, time }) = &self.checkpoint {
+        if let Some(Checkpoint { position, database, time, owed }) = &self.checkpoint {
             resp::put_bulk(out, field("runid").as_bytes());
             resp::put_bulk(out, position.replid.as_bytes());
             resp::put_bulk(out, field("offset").as_bytes());
             resp::put_bulk(out, position.offset.to_string().as_bytes());
             resp::put_bulk(out, field("place").as_bytes());
-            resp::put_bulk(out, format!("{database}:{time}").as_bytes());
+            let owed = if *owed { OWED } else { "" };
+            resp::put_bulk(out, format!("{database}:{time}{owed}").as_bytes());
             resp::put_bulk(out, VERSION_FIELD);
             resp::put_bulk(out, VERSION);
         }
@@ -106,10 +107,12 @@ pub fn checkpoint_fields(site: &SiteName) -> [String; 3] {
 pub fn checkpoint_of(runid: &[u8], offset: &[u8], place: &[u8]) -> Option<Checkpoint> {
     let replid = ReplicationId::from_bytes(runid).ok()?;
     let offset = Offset(std::str::from_utf8(offset).ok()?.parse().ok()?);
-    let (database, time) = std::str::from_utf8(place).ok()?.split_once(':')?;
+    let place = std::str::from_utf8(place).ok()?;
+    let (place, owed) = place.strip_suffix(OWED).map_or((place, false), |place| (place, true));
+    let (database, time) = place.split_once(':')?;
     let database = Database(database.parse().ok()?);
     let position = Position { replid, offset };
-    Some(Checkpoint { position, database, time: time.parse().ok()? })
+    Some(Checkpoint { position, database, time: time.parse().ok()?, owed })
 }
 
 /// Writes the probe by which the source finds its place in the stream (see `source::attach`).
@@ -139,8 +142,12 @@ mod tests {
     #[test]
     fn marks_round_trip_and_nothing_else_is_one() {
         let position = Position { replid: ReplicationId::random(), offset: Offset(99) };
-        let there = Checkpoint { position, database: Database(3), time: 1_700_000_000_000 };
-        for checkpoint in [None, Some(there)] {
+        let there =
+            Checkpoint { position, database: Database(3), time: 1_700_000_000_000, owed: false };
+        assert_eq!(there.to_string().parse(), Ok(there));
+        let owed = Checkpoint { owed: true, ..there };
+        assert_eq!(owed.to_string().parse(), Ok(owed));
+        for checkpoint in [None, Some(there), Some(owed)] {
             let tag = Tag { session: u64::MAX, sequence: 3 };
             let mark = Mark { site: "eu_1".parse().unwrap(), tag, checkpoint };
             assert_eq!(round_trip(&mark), Some(mark));

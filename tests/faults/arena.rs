@@ -11,7 +11,6 @@ use crate::ledger::{Fate, Ledger, Violation};
 use crate::options::Kind;
 use crate::report::Outcome;
 use crate::schedule::{Place, SITES, Schedule};
-use crate::support::compare::differences;
 use crate::support::eventually;
 use crate::support::pair::Pair;
 use crate::support::redis_server::RedisServer;
@@ -35,10 +34,6 @@ const REDIS: [&str; 8] = [
 /// How long two sites may take to become equal after all is healed: the longest wait between two
 /// tries is 5 s, and after a full sync there may be another one.
 const CATCH_UP: Duration = Duration::from_secs(40);
-/// For so long two comparisons must find nothing.
-const AGREE: Duration = Duration::from_millis(50);
-/// After this time without a change, longer than any wait between two tries, what differs stays so.
-const GIVE_UP: Duration = Duration::from_secs(6);
 /// How long the streams must stand still: many round trips of a loop.
 const STILL: Duration = Duration::from_millis(400);
 /// Within this time they must come to rest.
@@ -57,9 +52,8 @@ const EXPECTED: [&str; 9] = [
     "keys that both sites wrote can't be read, trying again",
 ];
 
-/// Where both sites have a key, a full sync leaves this site's value: so what the other site wrote,
-/// and this one had not seen, is lost with it, or differs from then on. `--strict` does not put up
-/// with that.
+/// Where both sites have a key, a full sync leaves this site's value: so what the other site wrote
+/// while nobody read is lost with it. `--strict` does not put up with that.
 const PRIMARY: &str = SITES[0];
 
 /// Keys begin with the site that writes them.
@@ -124,10 +118,12 @@ impl Arena {
         self.strike(schedule);
         let healed = Instant::now();
         let ledger = writers.stop();
-        let (equal_after, differ) = self.wait_equal(healed, schedule.kind);
+        self.pair.wait_equal(CATCH_UP);
+        let equal_after = healed.elapsed();
         self.pair.wait_streaming();
         self.check_ways();
         self.wait_still();
+        self.pair.wait_equal(COME_TO_REST);
         let lost = self.check(&ledger, schedule.kind);
         let syncs = [0, 1].map(|site| self.full_syncs()[site] - syncs_before[site]);
         if schedule.kind == Kind::Resume {
@@ -137,31 +133,10 @@ impl Arena {
             writes: ledger.count(Fate::Done),
             unknown: ledger.count(Fate::Unknown),
             lost,
-            differ,
             full_syncs: syncs.iter().sum(),
             equal_after,
             took: began.elapsed(),
         }
-    }
-
-    /// Waits until both servers hold the same; how long after `healed` they did, and how many keys
-    /// still differ where a full sync is known to leave them so.
-    fn wait_equal(&self, healed: Instant, kind: Kind) -> (Duration, usize) {
-        if kind == Kind::Resume || self.strict {
-            self.pair.wait_equal(CATCH_UP);
-            return (healed.elapsed(), 0);
-        }
-        let (mut before, mut since) = (Vec::new(), Instant::now());
-        eventually("keys of the primary to be equal", CATCH_UP, || {
-            let found = differences(&self.pair.a, &self.pair.b);
-            if found != before {
-                (before, since) = (found, Instant::now());
-            }
-            let known = |line: &String| line.contains(" key \"b:");
-            let long_enough = if before.is_empty() { AGREE } else { GIVE_UP };
-            before.iter().all(known) && since.elapsed() >= long_enough
-        });
-        (since - healed, before.len())
     }
 
     /// Something that is written at either site arrives at the other.

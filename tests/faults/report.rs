@@ -16,8 +16,6 @@ pub struct Outcome {
     pub unknown: usize,
     /// Acknowledged writes that full syncs lost, where they are known to.
     pub lost: usize,
-    /// Keys in which the sites differ at last, where they are known to.
-    pub differ: usize,
     /// Both sites', besides the first.
     pub full_syncs: usize,
     /// From the end of the last fault until both sites were found equal.
@@ -29,7 +27,7 @@ impl Outcome {
     pub fn line(&self, round: u64, schedule: &Schedule) -> String {
         format!(
             "round {round:3}  {:7}  {:2} faults  {:5} writes, {:2} of unknown fate  equal after \
-             {:5.2} s  {} full syncs  {:4} lost  {} differ  {:.1} s",
+             {:5.2} s  {} full syncs  {:4} lost  {:.1} s",
             schedule.kind.name(),
             schedule.steps.len(),
             self.writes,
@@ -37,7 +35,6 @@ impl Outcome {
             self.equal_after.as_secs_f64(),
             self.full_syncs,
             self.lost,
-            self.differ,
             self.took.as_secs_f64()
         )
     }
@@ -51,7 +48,6 @@ pub struct Report {
     writes: usize,
     unknown: usize,
     lost: usize,
-    differ: usize,
     full_syncs: usize,
     equal_after: Vec<Duration>,
 }
@@ -65,7 +61,6 @@ impl Report {
         self.writes += outcome.writes;
         self.unknown += outcome.unknown;
         self.lost += outcome.lost;
-        self.differ += outcome.differ;
         self.full_syncs += outcome.full_syncs;
         self.equal_after.push(outcome.equal_after);
         self.equal_after.sort();
@@ -87,7 +82,6 @@ impl fmt::Display for Report {
         writeln!(f, "writes acknowledged {}, of unknown fate {}", self.writes, self.unknown)?;
         writeln!(f, "full syncs          {}, besides the first", self.full_syncs)?;
         writeln!(f, "lost by them        {} acknowledged writes of site b", self.lost)?;
-        writeln!(f, "differ after them   {} keys of site b", self.differ)?;
         let seconds = |at: usize| self.equal_after.get(at).map_or(0.0, Duration::as_secs_f64);
         let last = self.equal_after.len().saturating_sub(1);
         let (median, most) = (seconds(last / 2), seconds(last));

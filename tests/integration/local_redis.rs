@@ -150,3 +150,127 @@ fn a_write_at_b_survives_a_restart_of_the_primary() {
 fn a_write_at_b_survives_a_restart_of_b() {
     an_unseen_write_survives_a_restart_of("b");
 }
+
+/// Both write while the links are down, then both Redis are killed and started again, with all
+/// their data: what the journals hold of before arrives, what is written after it too.
+#[test]
+fn unseen_writes_survive_a_restart_of_both() {
+    let disk = ["--appendonly", "yes", "--appendfsync", "always"];
+    let (a, b) = (RedisServer::start_with(&disk), RedisServer::start_with(&disk));
+    let (for_a, for_b) = (Builder::new("a", &a), Builder::new("b", &b));
+    let (to_a, to_b) = (Relay::start(&for_a.addr()), Relay::start(&for_b.addr()));
+    let mut sidecar_a = for_a.peer("b", &to_b.addr()).start_without_waiting();
+    let sidecar_b = for_b.peer("a", &to_a.addr()).start();
+    sidecar_a.wait_ready();
+    let mut pair = Pair { sidecar_a, sidecar_b, a, b };
+    for text in EXPECTED {
+        pair.sidecar_a.allow_log(text);
+        pair.sidecar_b.allow_log(text);
+    }
+    pair.wait_streaming();
+    let write = |pair: &Pair| {
+        for (server, name) in [(&pair.a, "a"), (&pair.b, "b")] {
+            let mut client = server.client();
+            cmd("RPUSH").arg(format!("list of {name}")).arg("x").exec(&mut client).unwrap();
+            cmd("INCR").arg("count").exec(&mut client).unwrap();
+            cmd("HINCRBY").arg("hash").arg(name).arg(1).exec(&mut client).unwrap();
+        }
+    };
+    write(&pair);
+    pair.wait_equal(PATIENCE);
+    for relay in [&to_a, &to_b] {
+        relay.refuse();
+        relay.cut();
+    }
+    for _ in 0..2 {
+        write(&pair);
+        for (server, sidecar) in [(&mut pair.a, &pair.sidecar_a), (&mut pair.b, &pair.sidecar_b)] {
+            let attached = || sidecar.log().matches("attached to the local redis").count();
+            let before = attached();
+            server.kill();
+            server.restart();
+            eventually("the source to come back", PATIENCE, || attached() > before);
+        }
+    }
+    write(&pair);
+    [&to_a, &to_b].iter().for_each(|relay| relay.accept());
+    pair.wait_equal(PATIENCE * 2);
+    for server in [&pair.a, &pair.b] {
+        let mut client = server.client();
+        let number = |name: &str, args: &[&str]| -> u64 {
+            cmd(name).arg(args).query(&mut server.client()).unwrap()
+        };
+        assert_eq!((number("LLEN", &["list of a"]), number("LLEN", &["list of b"])), (4, 4));
+        assert_eq!((number("HGET", &["hash", "a"]), number("HGET", &["hash", "b"])), (4, 4));
+        assert_eq!(cmd("GET").arg("count").query::<u64>(&mut client).unwrap(), 8);
+    }
+}
+
+/// Both Redis restart, and clients of both write before the sidecars read again: what is in no
+/// stream may be lost where both have the key, but the sites end the same.
+#[test]
+fn both_sites_end_the_same_when_both_wrote_while_nobody_read() {
+    let disk = ["--appendonly", "yes", "--appendfsync", "always"];
+    let (a, b) = (RedisServer::start_with(&disk), RedisServer::start_with(&disk));
+    let (for_a, for_b) = (Builder::new("a", &a), Builder::new("b", &b));
+    let (to_a, to_b) = (Relay::start(&for_a.addr()), Relay::start(&for_b.addr()));
+    let mut sidecar_a = for_a.peer("b", &to_b.addr()).start_without_waiting();
+    let sidecar_b = for_b.peer("a", &to_a.addr()).start();
+    sidecar_a.wait_ready();
+    let mut pair = Pair { sidecar_a, sidecar_b, a, b };
+    for text in EXPECTED {
+        pair.sidecar_a.allow_log(text);
+        pair.sidecar_b.allow_log(text);
+    }
+    pair.wait_streaming();
+    let write = |server: &RedisServer, name: &str| {
+        let mut client = server.client();
+        for key in 0..20 {
+            cmd("RPUSH").arg(format!("list:{name}:{key}")).arg(name).exec(&mut client).unwrap();
+            cmd("INCR").arg(format!("count:{name}:{key}")).exec(&mut client).unwrap();
+            cmd("SET").arg(format!("only:{name}")).arg(key).exec(&mut client).unwrap();
+        }
+    };
+    write(&pair.a, "a");
+    write(&pair.b, "b");
+    pair.wait_equal(PATIENCE);
+    for relay in [&to_a, &to_b] {
+        relay.refuse();
+        relay.cut();
+    }
+    for (server, sidecar, name) in
+        [(&mut pair.a, &pair.sidecar_a, "a"), (&mut pair.b, &pair.sidecar_b, "b")]
+    {
+        let attached = || sidecar.log().matches("attached to the local redis").count();
+        let before = attached();
+        sidecar.pause();
+        server.kill();
+        server.restart();
+        write(server, name);
+        cmd("DEL").arg(format!("list:{name}:0")).exec(&mut server.client()).unwrap();
+        sidecar.resume();
+        eventually("the source to come back", PATIENCE, || attached() > before);
+        write(server, name);
+    }
+    [&to_a, &to_b].iter().for_each(|relay| relay.accept());
+    for _ in 0..20 {
+        write(&pair.a, "a");
+        write(&pair.b, "b");
+    }
+    pair.wait_equal(PATIENCE * 2);
+}
+
+/// By default Redis lets a snapshot wait for 5 s. The source does not wait, and no snapshot is made.
+#[test]
+fn a_fresh_redis_is_attached_to_without_a_snapshot() {
+    let server = RedisServer::start_with(&["--repl-diskless-sync-delay", "5"]);
+    let sidecar = Builder::new("a", &server).start();
+    let info = sidecar.info_duplex();
+    assert_eq!((&*info["source_attach_free"], &*info["source_attach_full"]), ("1", "0"));
+    assert_eq!(server.info("persistence")["rdb_bgsave_in_progress"], "0");
+    assert_eq!(server.info("stats")["total_forks"], "0");
+    cmd("SET").arg("k").arg(1).exec(&mut server.client()).unwrap();
+    eventually("the write to be journaled", PATIENCE, || {
+        sidecar.info_duplex()["local_units"] == "1"
+    });
+}

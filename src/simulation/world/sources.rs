@@ -75,6 +75,7 @@ impl World<'_> {
             return Err(format!("{at}: redis could not go on from {left_off:?}, for no reason"));
         }
         site.journal_epoch = site.server.epoch;
+        site.journal_began = Some(place.position);
         (site.reached, site.torn, site.ahead_of_redis) = (0, None, false);
         self.breaks(at, "the source could not go on");
         Ok(())
@@ -132,7 +133,7 @@ impl World<'_> {
             say!(self.trace, "{at}: the backlog does not reach back to {from}");
             return Ok(false);
         }
-        let Checkpoint { position, database, time } = from;
+        let Checkpoint { position, database, time, owed: _ } = from;
         let start = Resume { position, database, time: Timestamp::from_unix_millis(time) };
         let answer = site.server.psync(Some(position));
         let place = Place::of(answer, Some(start), true, &info);
@@ -144,6 +145,7 @@ impl World<'_> {
         begun.map_err(|end| format!("the source can't begin: {end}"))?;
         sidecar.read_stream(&place);
         site.journal_epoch = site.server.epoch;
+        site.journal_began = Some(from.position);
         (site.reached, site.torn, site.ahead_of_redis) = (0, None, false);
         say!(self.trace, "{at}: the source goes back to {from}");
         Ok(true)
