@@ -3,10 +3,15 @@
 //! 1. Where we left off, by PSYNC, if we were there before.
 //! 2. For free, at the current end of the stream, if Redis keeps a backlog: the probe and INFO in
 //!    one transaction give the offset and make the database known (DESIGN, fact 10).
-//! 3. Else with a full resync whose snapshot is thrown away; from 7.0 on we ask for an empty one.
+//! 3. Else we ask for a full resync. Redis makes a backlog at once, but lets a snapshot wait for
+//!    more replicas (`repl-diskless-sync-delay`): then 2 is possible, and no snapshot is made.
+//! 4. Where it makes one at once, the snapshot is thrown away; from 7.0 on we ask for an empty one.
+
+use std::time::Duration;
 
 use bytes::BytesMut;
 use redis_protocol::resp2::types::BytesFrame;
+use tokio::time::{Instant, interval_at};
 use tracing::info;
 
 use super::gap::Gap;
@@ -19,6 +24,11 @@ use crate::redis::{
     SnapshotPart, Target, begin_psync,
 };
 use crate::write_off::put_probe;
+
+/// An answer to PSYNC that Redis does not put off comes within this.
+const PROMPT: Duration = Duration::from_millis(100);
+/// How often it is looked whether there is a backlog.
+const PROBE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why attaching failed.
 #[derive(Debug, thiserror::Error)]
@@ -190,11 +200,24 @@ pub(super) async fn attach(
         Some(resume) => Some(resume),
         None => probe(&mut control).await?,
     };
-    let answer = begin_psync(&mut connection, options, start.map(|start| start.position)).await?;
-    let place = Place::of(answer, start, resume.is_some(), &server)
+    // Redis answers that it goes on at once, unless it is slow.
+    let continues = start.is_some_and(|start| server.backlog_holds(start.position));
+    let asked = tokio::select! {
+        answer = begin_psync(&mut connection, options, start.map(|start| start.position)) => {
+            Place::of(answer?, start, resume.is_some(), &server)
+        }
+        begun = backlog_begins(&mut control), if !continues => {
+            let begun = begun?;
+            // What was asked for before ends with its connection.
+            connection = Connection::open(target).await?;
+            let answer = begin_psync(&mut connection, options, Some(begun.position)).await?;
+            Place::of(answer, Some(begun), false, &server)
+        }
+    };
+    let place = asked
         .ok_or_else(|| connection.unexpected("PSYNC", "+CONTINUE where nothing was to continue"))?;
     if place.how == How::Full {
-        info!("waiting for a snapshot of the local redis to pass; it may delay it by 5 s");
+        info!("waiting for a snapshot of the local redis to pass");
         status.set_state(SourceState::Resyncing);
         pass_snapshot(&mut connection).await?;
     }
@@ -211,12 +234,23 @@ pub(super) async fn go_back(
     if !server.backlog_holds(from.position) {
         return Ok(None);
     }
-    let Checkpoint { position, database, time } = from;
+    let Checkpoint { position, database, time, owed: _ } = from;
     let start = Resume { position, database, time: Timestamp::from_unix_millis(time) };
     let answer = begin_psync(&mut connection, ReplicaOptions::default(), Some(position)).await?;
     // Else the backlog moved on meanwhile; what was begun ends with the connection.
     let place = Place::of(answer, Some(start), true, &server).filter(|p| p.how == How::Again);
     Ok(place.map(|place| Attached { connection, place }))
+}
+
+/// Waits until there is a backlog, while Redis lets us wait for a snapshot; then probes.
+async fn backlog_begins(control: &mut Connection) -> Result<Resume, RedisError> {
+    let mut ticks = interval_at(Instant::now() + PROMPT, PROBE_PAUSE);
+    loop {
+        ticks.tick().await;
+        if let Some(begun) = probe(control).await? {
+            return Ok(begun);
+        }
+    }
 }
 
 /// Leaves a probe in the stream, behind the offset that is returned; `None` without a backlog.
