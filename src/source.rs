@@ -41,6 +41,11 @@ use crate::write_off::WriteOffSet;
 const SILENCE: Duration = Duration::from_mins(1);
 /// How often we acknowledge, as replicas do.
 const ACK_INTERVAL: Duration = Duration::from_secs(1);
+/// Behind a snapshot that comes straight from memory Redis sends nothing before it has heard of us,
+/// some time (its timer: 0.1 s) after the end of it. So we acknowledge so often..
+const FIRST_ACK_INTERVAL: Duration = Duration::from_millis(20);
+/// ..for so long, or until something comes.
+const FIRST_ACKS: Duration = Duration::from_secs(3);
 /// How long it may take to come back onto the stream at an earlier place.
 const GO_BACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a journal that can't be written is left alone: room is rarely made faster.
@@ -330,7 +335,10 @@ impl Source {
         let mut ticks = interval(ACK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_since = Instant::now();
+        let mut first_ticks = interval(FIRST_ACK_INTERVAL);
+        let mut first = attached.place.how == How::Full;
         loop {
+            first &= silent_since.elapsed() < FIRST_ACKS;
             match receiver.take(&mut connection.input, self, stop).await {
                 Ok(false) => {}
                 Ok(true) => {
@@ -342,6 +350,11 @@ impl Source {
             }
             tokio::select! {
                 () = stop.cancelled() => return StreamEnd::Stopped,
+                _ = first_ticks.tick(), if first => {
+                    if let Err(error) = connection.write(&receiver.ack()).await {
+                        return error.into();
+                    }
+                }
                 _ = ticks.tick() => {
                     if silent_since.elapsed() > SILENCE {
                         return StreamEnd::Silent;
@@ -358,7 +371,10 @@ impl Source {
                     Err(end) => return end,
                 },
                 read = connection.read() => match read {
-                    Ok(()) => silent_since = Instant::now(),
+                    Ok(()) => {
+                        silent_since = Instant::now();
+                        first = false;
+                    }
                     Err(error) => return error.into(),
                 },
             }

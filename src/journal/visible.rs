@@ -166,7 +166,9 @@ impl Visible {
                 None if self.segments.len() > 1 => self.segments.pop_front(),
                 None => return,
             };
-            dropped.iter().for_each(|segment| remove(&segment.file));
+            if let Some(segment) = dropped {
+                remove(&segment.file);
+            }
             if self.pasts.front().is_some_and(|past| past.segments.is_empty()) {
                 self.pasts.pop_front();
             }

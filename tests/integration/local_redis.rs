@@ -5,7 +5,7 @@ use redis::cmd;
 use crate::support::pair::Pair;
 use crate::support::redis_server::RedisServer;
 use crate::support::relay::Relay;
-use crate::support::sidecar::Builder;
+use crate::support::sidecar::{Builder, Sidecar};
 use crate::support::{PATIENCE, eventually};
 
 const EXPECTED: [&str; 5] = [
@@ -182,8 +182,15 @@ fn unseen_writes_survive_a_restart_of_both() {
         relay.refuse();
         relay.cut();
     }
+    let units =
+        |sidecar: &Sidecar| -> u64 { sidecar.info_duplex()["local_units"].parse().unwrap() };
     for _ in 0..2 {
+        let before = [&pair.sidecar_a, &pair.sidecar_b].map(units);
         write(&pair);
+        eventually("the writes to be journaled", PATIENCE, || {
+            let now = [&pair.sidecar_a, &pair.sidecar_b].map(units);
+            now[0] == before[0] + 3 && now[1] == before[1] + 3
+        });
         for (server, sidecar) in [(&mut pair.a, &pair.sidecar_a), (&mut pair.b, &pair.sidecar_b)] {
             let attached = || sidecar.log().matches("attached to the local redis").count();
             let before = attached();
@@ -193,7 +200,9 @@ fn unseen_writes_survive_a_restart_of_both() {
         }
     }
     write(&pair);
-    [&to_a, &to_b].iter().for_each(|relay| relay.accept());
+    for relay in [&to_a, &to_b] {
+        relay.accept();
+    }
     pair.wait_equal(PATIENCE * 2);
     for server in [&pair.a, &pair.b] {
         let mut client = server.client();
@@ -252,7 +261,9 @@ fn both_sites_end_the_same_when_both_wrote_while_nobody_read() {
         eventually("the source to come back", PATIENCE, || attached() > before);
         write(server, name);
     }
-    [&to_a, &to_b].iter().for_each(|relay| relay.accept());
+    for relay in [&to_a, &to_b] {
+        relay.accept();
+    }
     for _ in 0..20 {
         write(&pair.a, "a");
         write(&pair.b, "b");
