@@ -110,8 +110,7 @@ impl Written {
             let list: Vec<u64> =
                 cmd("LRANGE").arg(key("list")).arg(0).arg(-1).query(&mut client).unwrap();
             assert!(list.iter().copied().eq(0..rounds), "list of {side}:{number}: {list:?}");
-            let away: u64 =
-                cmd("GET").arg(key("away")).query(&mut server.client_db(home + 1)).unwrap();
+            let away = count(&mut server.client_db(home + 1), "GET", "away");
             assert_eq!(away, rounds, "another database, {side}:{number}");
         }
     }
