@@ -240,13 +240,19 @@ fn without_conflict_handling_they_differ() {
     let (pair, _relays) = pair("off");
     // The first sync would make them equal.
     pair.wait_streaming();
-    let writers = Writers::start(&pair);
-    thread::sleep(Duration::from_secs(3));
-    writers.stop();
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(3) {
-        assert!(!differences(&pair.a, &pair.b).is_empty(), "equal by chance?");
-    }
+    let differ_for_good = || {
+        let writers = Writers::start(&pair);
+        thread::sleep(Duration::from_secs(2));
+        writers.stop();
+        let begun = Instant::now();
+        let mut differ = true;
+        while differ && begun.elapsed() < Duration::from_secs(3) {
+            differ = !differences(&pair.a, &pair.b).is_empty();
+        }
+        differ
+    };
+    // Some 40 keys may be equal by chance, where the machine has little time for the writers.
+    assert!((0..4).any(|_| differ_for_good()), "they are the same without any conflict handling");
 }
 
 /// A key that expires at one site while the other, cut off, writes it anew stays; whichever the
