@@ -86,16 +86,14 @@ fn reloaded_in_place_nobody_copies_anything() {
     assert_eq!((pair.sidecar_a.full_syncs(), pair.sidecar_b.full_syncs()), (1, 1));
 }
 
-/// Only b writes the key, and its Redis acknowledged that; then one of the two Redis is killed and
-/// started again, with all its data.
-fn an_unseen_write_survives_a_restart_of(killed: &str) {
+/// Two sites whose Redis keeps all that it acknowledged; the relays are on the ways to a and to b.
+fn pair_on_disk() -> (Pair, [Relay; 2]) {
     let disk = ["--appendonly", "yes", "--appendfsync", "always"];
     let (a, b) = (RedisServer::start_with(&disk), RedisServer::start_with(&disk));
     let (for_a, for_b) = (Builder::new("a", &a), Builder::new("b", &b));
-    // On which a pulls from b.
-    let (to_b, addr_a) = (Relay::start(&for_b.addr()), for_a.addr());
+    let (to_a, to_b) = (Relay::start(&for_a.addr()), Relay::start(&for_b.addr()));
     let mut sidecar_a = for_a.peer("b", &to_b.addr()).start_without_waiting();
-    let sidecar_b = for_b.peer("a", &addr_a).start();
+    let sidecar_b = for_b.peer("a", &to_a.addr()).start();
     sidecar_a.wait_ready();
     let mut pair = Pair { sidecar_a, sidecar_b, a, b };
     for text in EXPECTED {
@@ -103,6 +101,13 @@ fn an_unseen_write_survives_a_restart_of(killed: &str) {
         pair.sidecar_b.allow_log(text);
     }
     pair.wait_streaming();
+    (pair, [to_a, to_b])
+}
+
+/// Only b writes the key, and its Redis acknowledged that; then one of the two Redis is killed and
+/// started again, with all its data.
+fn an_unseen_write_survives_a_restart_of(killed: &str) {
+    let (mut pair, [_to_a, to_b]) = pair_on_disk();
     cmd("SET").arg("of b").arg("old").exec(&mut pair.b.client()).unwrap();
     pair.wait_equal(PATIENCE);
     to_b.refuse();
@@ -155,19 +160,7 @@ fn a_write_at_b_survives_a_restart_of_b() {
 /// their data: what the journals hold of before arrives, what is written after it too.
 #[test]
 fn unseen_writes_survive_a_restart_of_both() {
-    let disk = ["--appendonly", "yes", "--appendfsync", "always"];
-    let (a, b) = (RedisServer::start_with(&disk), RedisServer::start_with(&disk));
-    let (for_a, for_b) = (Builder::new("a", &a), Builder::new("b", &b));
-    let (to_a, to_b) = (Relay::start(&for_a.addr()), Relay::start(&for_b.addr()));
-    let mut sidecar_a = for_a.peer("b", &to_b.addr()).start_without_waiting();
-    let sidecar_b = for_b.peer("a", &to_a.addr()).start();
-    sidecar_a.wait_ready();
-    let mut pair = Pair { sidecar_a, sidecar_b, a, b };
-    for text in EXPECTED {
-        pair.sidecar_a.allow_log(text);
-        pair.sidecar_b.allow_log(text);
-    }
-    pair.wait_streaming();
+    let (mut pair, [to_a, to_b]) = pair_on_disk();
     let write = |pair: &Pair| {
         for (server, name) in [(&pair.a, "a"), (&pair.b, "b")] {
             let mut client = server.client();
@@ -219,19 +212,7 @@ fn unseen_writes_survive_a_restart_of_both() {
 /// stream may be lost where both have the key, but the sites end the same.
 #[test]
 fn both_sites_end_the_same_when_both_wrote_while_nobody_read() {
-    let disk = ["--appendonly", "yes", "--appendfsync", "always"];
-    let (a, b) = (RedisServer::start_with(&disk), RedisServer::start_with(&disk));
-    let (for_a, for_b) = (Builder::new("a", &a), Builder::new("b", &b));
-    let (to_a, to_b) = (Relay::start(&for_a.addr()), Relay::start(&for_b.addr()));
-    let mut sidecar_a = for_a.peer("b", &to_b.addr()).start_without_waiting();
-    let sidecar_b = for_b.peer("a", &to_a.addr()).start();
-    sidecar_a.wait_ready();
-    let mut pair = Pair { sidecar_a, sidecar_b, a, b };
-    for text in EXPECTED {
-        pair.sidecar_a.allow_log(text);
-        pair.sidecar_b.allow_log(text);
-    }
-    pair.wait_streaming();
+    let (mut pair, [to_a, to_b]) = pair_on_disk();
     let write = |server: &RedisServer, name: &str| {
         let mut client = server.client();
         for key in 0..20 {
