@@ -197,7 +197,7 @@ impl Source {
     async fn wait(&self, error: &AttachError, backoff: &mut Backoff, stop: &CancellationToken) {
         let reason = error.to_string();
         let state = SourceState::Connecting(reason.clone());
-        let wait = backoff.wait();
+        let wait = backoff.wait().min(error.longest_wait());
         if self.status.state() != state {
             warn!(%reason, "the local redis is not there, trying again");
             self.problems.add("source", reason);

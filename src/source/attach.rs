@@ -7,6 +7,7 @@
 //!    more replicas (`repl-diskless-sync-delay`): then 2 is possible, and no snapshot is made.
 //! 4. Where it makes one at once, the snapshot is thrown away; from 7.0 on we ask for an empty one.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -27,6 +28,8 @@ use crate::write_off::put_probe;
 
 /// An answer to PSYNC that Redis does not put off comes within this.
 const PROMPT: Duration = Duration::from_millis(100);
+/// How often a Redis that is not there is looked for: a connect on the same machine costs microseconds.
+const STARTING_PAUSE: Duration = Duration::from_millis(50);
 /// How often it is looked whether there is a backlog.
 const PROBE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -75,6 +78,26 @@ impl AttachError {
             Self::Redis { error, .. } => error.is_passing(),
             Self::Replica { .. } => true,
             Self::Unfit { .. } | Self::Journal(_) | Self::Stopped => false,
+        }
+    }
+}
+
+impl AttachError {
+    /// The longest sensible wait before the next try. A Redis that starts is attached to soon: what
+    /// its clients write before that is in no stream.
+    pub(super) fn longest_wait(&self) -> Duration {
+        match self {
+            Self::Redis { error: RedisError::Connect { source, .. }, .. }
+                if source.kind() == io::ErrorKind::ConnectionRefused =>
+            {
+                STARTING_PAUSE
+            }
+            Self::Redis { error, .. }
+                if error.reply().is_some_and(|reply| reply.starts_with("LOADING")) =>
+            {
+                STARTING_PAUSE
+            }
+            _ => Duration::MAX,
         }
     }
 }
