@@ -187,12 +187,15 @@ impl Conflicts {
     }
 
     /// Waits until the stream of the local Redis was read up to `to`, in the history that Redis has
-    /// now; whether it was in time.
+    /// now; whether it was in time, and before another history began.
     pub async fn caught_up(&self, to: Position, limit: Duration) -> bool {
         let mut scanned = self.scanned.subscribe();
+        let epoch = self.epoch();
+        let broke = || self.epoch() != epoch;
         let there =
             |scanned: &Offset| *scanned >= to.offset && self.table.lock().has_history(to.replid);
-        timeout(limit, scanned.wait_for(there)).await.is_ok()
+        let over = scanned.wait_for(|scanned| broke() || there(scanned));
+        timeout(limit, over).await.is_ok() && !broke()
     }
 
     /// Which history this is: goes up when another begins, and what was known of writes is gone.
@@ -397,4 +400,23 @@ pub fn selected(command: Command<'_>) -> Option<Database> {
 fn swapped(command: Command<'_>) -> Option<(Database, Database)> {
     let number = |at| std::str::from_utf8(command.arg(at)).ok()?.parse().ok().map(Database);
     command.is("SWAPDB").then(|| Some((number(1)?, number(2)?)))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_the_stream_is_told_when_the_history_breaks() {
+        let conflicts = Conflicts::new(Policy::Converge, true, 9);
+        let at = |offset| Position { replid: ReplicationId::random(), offset: Offset(offset) };
+        let here = at(5);
+        conflicts.begin_history(here);
+        let soon = Duration::from_secs(30);
+        assert!(conflicts.caught_up(here, soon).await);
+        let later = Position { offset: Offset(9), ..here };
+        let breaks = async { conflicts.begin_history(at(100)) };
+        let (in_time, ()) = tokio::join!(conflicts.caught_up(later, soon), breaks);
+        assert!(!in_time);
+    }
 }

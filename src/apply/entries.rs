@@ -94,11 +94,12 @@ impl Applier {
         let info = InfoText::parse(&String::from_utf8_lossy(&reply));
         let now = info.position().ok_or_else(|| self.pipeline.unexpected(&reply))?;
         let conflicts = &self.pipeline.setup.conflicts;
-        if !conflicts.caught_up(now, CATCH_UP).await {
-            return Err(self.pipeline.lost(io::ErrorKind::TimedOut.into()).into());
-        }
+        let caught_up = conflicts.caught_up(now, CATCH_UP).await;
         if conflicts.epoch() != self.epoch {
             return Err(ApplyError::HistoryBroke);
+        }
+        if !caught_up {
+            return Err(self.pipeline.lost(io::ErrorKind::TimedOut.into()).into());
         }
         Ok(())
     }
