@@ -8,6 +8,7 @@ mod screen;
 mod signals;
 mod status;
 mod telemetry;
+mod tls;
 mod verify;
 
 use std::io::Write;
@@ -54,7 +55,7 @@ pub enum Command {
     /// Run the sidecar of one site until SIGTERM or Ctrl-C
     ///
     /// The first signal drains: what was begun is finished, then it exits with 0. The second exits
-    /// at once with 1. Exit code 2: the configuration is wrong.
+    /// at once with 1. SIGHUP reads the files of TLS again. Exit code 2: the configuration is wrong.
     #[command(after_help = "\
 Examples:
   redis-duplex run -c /etc/redis-duplex.toml
@@ -78,13 +79,15 @@ Examples:
 Examples:
   redis-duplex verify 127.0.0.1:6379 10.0.0.2:6379
   REDIS_DUPLEX_PASSWORD_A=x REDIS_DUPLEX_PASSWORD_B=y redis-duplex verify a:6379 b:6379
-  redis-duplex verify a:6379 b:6379 --rounds 10 --pause 2s --show 100")]
+  redis-duplex verify a:6379 b:6379 --rounds 10 --pause 2s --show 100
+  redis-duplex verify a:6379 b:6379 --tls-a --tls-b --ca-file ca.crt")]
     Verify(verify::Verify),
     /// Show what a sidecar's `INFO duplex` says, for people
     #[command(after_help = "\
 Examples:
   redis-duplex status 127.0.0.1:6380
-  redis-duplex status -w 127.0.0.1:6380")]
+  redis-duplex status -w 127.0.0.1:6380
+  redis-duplex status --tls --ca-file ca.crt a.example:6380")]
     Status(status::Status),
     /// Print the hash of a password, for `password_hash` in the configuration
     ///

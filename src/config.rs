@@ -6,6 +6,7 @@ mod listen;
 mod load;
 mod policy;
 mod stages;
+mod tls;
 
 use serde::Deserialize;
 
@@ -64,6 +65,13 @@ mod tests {
         Config::parse(Path::new("x.toml"), text, std::iter::empty()).map_err(|e| e.to_string())
     }
 
+    /// Such files are not there, or need not be.
+    fn names_a_file(line: &str) -> bool {
+        ["password_file", "ca_file", "client_ca", "tls_cert", "tls_key"]
+            .iter()
+            .any(|key| line.trim_start_matches("# ").starts_with(key))
+    }
+
     #[test]
     fn the_commented_example_is_valid_and_every_key_in_it_is_known() {
         let text = include_str!("../conf/redis-duplex.toml");
@@ -71,7 +79,8 @@ mod tests {
         // Every commented key, switched on, is known too.
         let all: String = text
             .lines()
-            .filter(|line| !["_file", "_env", "_hash"].iter().any(|way| line.contains(way)))
+            .filter(|line| !["_env", "_hash"].iter().any(|way| line.contains(way)))
+            .filter(|line| !names_a_file(line))
             .map(|line| match line.strip_prefix("# ") {
                 Some(rest)
                     if rest.starts_with('[')

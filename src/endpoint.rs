@@ -28,7 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 pub use command_table::{CommandTable, Kind};
 pub use handshake::ReplicaWish;
@@ -36,6 +35,7 @@ pub use inspection::Inspect;
 pub use listen::serve;
 
 use crate::config::{Config, Flush};
+use crate::net::{Acceptor, Stream};
 use crate::position::SiteName;
 use crate::redis::Target;
 use crate::resp::Request;
@@ -50,7 +50,7 @@ pub enum SessionEnd {
     /// `PSYNC` or `SYNC`: the connection belongs to the feed from here on.
     Replica {
         /// The connection; everything before the request is answered.
-        stream: TcpStream,
+        stream: Stream,
         /// What came behind the request.
         input: BytesMut,
         /// What it asks for.
@@ -59,7 +59,7 @@ pub enum SessionEnd {
     /// `DUPLEX LINK ..`: a peer, which may be one by its role.
     Peer {
         /// The connection; everything before the request is answered.
-        stream: TcpStream,
+        stream: Stream,
         /// What came behind the request.
         input: BytesMut,
         /// The request itself.
@@ -84,6 +84,8 @@ pub struct Endpoint {
     batch_bytes: usize,
     max_connections: usize,
     idle: Option<Duration>,
+    /// Set when the port speaks TLS.
+    tls: Option<Arc<Acceptor>>,
 }
 
 impl Endpoint {
@@ -108,6 +110,7 @@ impl Endpoint {
             batch_bytes: usize::try_from(config.apply.batch_bytes.as_u64()).unwrap_or(usize::MAX),
             max_connections: config.listen.max_connections,
             idle: Some(config.listen.timeout).filter(|timeout| !timeout.is_zero()),
+            tls: config.listen.acceptor.clone(),
         })
     }
 

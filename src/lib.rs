@@ -14,10 +14,11 @@
 //! | [`apply`] | it is written into the local Redis, in marked batches |
 //! | [`endpoint`] | clients and syncers write and look through the one port |
 //!
-//! Below: [`resp`] and [`rdb`] are the formats, [`redis`] the connection to a server, [`position`],
-//! [`clock`] and [`backoff`] plain values, [`password`] hashes of passwords; [`pairing`] is what the two directions between two sites
-//! know of each other, [`backlog`] how a peer gets what the journal lacks. Above: [`config`], [`observe`],
-//! [`check`], [`verify`], [`cli`], and [`site`], the one place that knows all stages.
+//! Below: [`resp`] and [`rdb`] are the formats, [`net`] connections, [`redis`] those to a server,
+//! [`position`], [`clock`] and [`backoff`] plain values, [`password`] hashes of passwords;
+//! [`pairing`] is what the two directions between two sites know of each other, [`backlog`] how a peer
+//! gets what the journal lacks. Above: [`config`], [`observe`], [`check`], [`verify`], [`cli`], and
+//! [`site`], the one place that knows all stages.
 
 pub mod apply;
 pub mod backlog;
@@ -32,6 +33,7 @@ pub mod feed;
 pub mod frame;
 pub mod journal;
 pub mod link;
+pub mod net;
 pub mod observe;
 pub mod pairing;
 pub mod password;

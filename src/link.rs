@@ -103,6 +103,14 @@ impl LinkError {
         !matches!(self, Self::Flushed(_) | Self::Apply(ApplyError::NoSuchDatabase(..)))
     }
 
+    /// Whether the peer is just not there. One whose certificate is bad, or who finds ours bad, is.
+    fn is_absence(&self) -> bool {
+        match self {
+            Self::Peer { source, .. } => !source.is_tls(),
+            _ => matches!(self, Self::Leaves),
+        }
+    }
+
     /// Whether nobody needs to be told.
     fn is_expected(&self) -> bool {
         matches!(self, Self::Restarted | Self::Paused | Self::Stopped)
@@ -208,7 +216,7 @@ impl Link {
     /// warning.
     fn tell_retry(&self, end: &LinkError, reason: &str, absent: bool) {
         let site = &self.status.site;
-        if absent && matches!(end, LinkError::Peer { .. } | LinkError::Leaves) {
+        if absent && end.is_absence() {
             info!(%site, %reason, "the peer is not there, trying again");
         } else {
             warn!(%site, %reason, "the link broke, trying again");

@@ -1,6 +1,7 @@
 //! The one place that knows all stages: it builds them, wires them together and ends them.
 
 mod inspector;
+mod reread;
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,7 +43,7 @@ const BACKLOG: u32 = 511;
 
 /// What all stages of a site share.
 struct Site {
-    config: Config,
+    config: Arc<Config>,
     target: Target,
     clock: Arc<Clock>,
     journal: Arc<Journal>,
@@ -63,11 +64,15 @@ struct Ends {
     control: Control,
 }
 
-/// Runs one site's sidecar until `stop`, then drains it.
+/// Runs one site's sidecar until `stop`, then drains it. `reread` has the files of TLS read again.
 ///
 /// The order matters: the source is attached and the journal open before the port is served and
 /// links begin, so that no write of ours can enter Redis before the filter is looking.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    reread: Arc<Notify>,
+) -> anyhow::Result<()> {
     let (backlog, wishes) = Backlog::new();
     let site = Site::new(config, backlog)?;
     let socket = bind(&site.config.listen.addr).await.with_context(|| {
@@ -82,6 +87,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         };
     let board = Arc::new(site.board());
     let tasks = TaskTracker::new();
+    // From the beginning: a bad file may be why the local Redis can't be reached.
+    tasks.spawn(reread::tls(site.config.clone(), site.problems.clone(), reread, stop.clone()));
     if let Some(addr) = &site.config.listen.http {
         let listener = TcpListener::bind(addr)
             .await
@@ -187,7 +194,7 @@ impl Site {
             checkpoint_touched: Arc::new(watch::Sender::new(0)),
             backlog,
             links: links.collect(),
-            config,
+            config: Arc::new(config),
         })
     }
 

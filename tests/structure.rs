@@ -7,23 +7,33 @@ use std::path::{Path, PathBuf};
 
 /// Which modules each module may use, besides itself. `site`, `cli`, `main` and the tests in
 /// `simulation` know all.
-const ALLOWED: [(&str, &[&str]); 23] = [
+const ALLOWED: [(&str, &[&str]); 24] = [
     (
         "apply",
-        &["backoff", "conflict", "journal", "observe", "position", "redis", "resp", "write_off"],
+        &[
+            "backoff",
+            "conflict",
+            "journal",
+            "net",
+            "observe",
+            "position",
+            "redis",
+            "resp",
+            "write_off",
+        ],
     ),
     ("backlog", &["position"]),
     ("backoff", &[]),
     ("check", &["clock", "config", "frame", "observe", "position", "redis", "source", "write_off"]),
     ("clock", &[]),
-    ("config", &["password", "position"]),
+    ("config", &["net", "password", "position"]),
     ("conflict", &["clock", "config", "position", "redis", "resp"]),
-    ("endpoint", &["config", "password", "position", "redis", "resp", "write_off"]),
+    ("endpoint", &["config", "net", "password", "position", "redis", "resp", "write_off"]),
     (
         "feed",
         &[
-            "apply", "backlog", "backoff", "clock", "endpoint", "frame", "journal", "observe",
-            "pairing", "position", "redis", "resp",
+            "apply", "backlog", "backoff", "clock", "endpoint", "frame", "journal", "net",
+            "observe", "pairing", "position", "redis", "resp",
         ],
     ),
     ("frame", &["clock", "position"]),
@@ -38,6 +48,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
             "conflict",
             "frame",
             "journal",
+            "net",
             "observe",
             "pairing",
             "position",
@@ -47,12 +58,13 @@ const ALLOWED: [(&str, &[&str]); 23] = [
             "write_off",
         ],
     ),
+    ("net", &[]),
     ("observe", &["config", "clock", "conflict", "journal", "position", "write_off"]),
     ("pairing", &["conflict", "position"]),
     ("password", &[]),
     ("position", &[]),
     ("rdb", &[]),
-    ("redis", &["config", "position", "resp"]),
+    ("redis", &["config", "net", "position", "resp"]),
     (
         "repair",
         &["backoff", "conflict", "journal", "observe", "position", "redis", "resp", "write_off"],

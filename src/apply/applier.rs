@@ -4,14 +4,14 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::Pipeline;
 use super::batch::Item;
 use super::pipeline::{ApplyError, ApplySetup, ENOUGH_PENDING};
+use crate::net::Stream;
 use crate::redis::Connection;
 
 /// A batch whose reply takes longer is on a dead connection. A script may block Redis for long
@@ -22,8 +22,8 @@ pub(super) const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Applier {
     pub(super) pipeline: Pipeline,
-    pub(super) reader: OwnedReadHalf,
-    pub(super) writer: OwnedWriteHalf,
+    pub(super) reader: ReadHalf<Stream>,
+    pub(super) writer: WriteHalf<Stream>,
     last_progress: Instant,
     /// Which of the conflicts' histories snapshot entries may be written in.
     pub(super) epoch: u64,
@@ -35,7 +35,7 @@ impl Applier {
     pub fn new(setup: ApplySetup, connection: Connection, epoch: u64) -> Self {
         let addr = connection.addr().to_owned();
         let (stream, input) = connection.into_parts();
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = split(stream);
         let pipeline = Pipeline::new(setup, addr, input);
         Self { pipeline, reader, writer, last_progress: Instant::now(), epoch }
     }

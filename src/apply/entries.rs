@@ -8,13 +8,14 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::applier::{Applier, REPLY_TIMEOUT};
 use super::batch::{Batch, Item};
 use super::pipeline::{ApplyError, error_text};
 use crate::conflict::Key;
+use crate::net::send;
 use crate::position::Database;
 use crate::redis::{InfoText, is_passing};
 use crate::resp;
@@ -115,7 +116,7 @@ impl Applier {
     /// What comes back meanwhile is small against the buffers on the way, so writing all before
     /// reading can't block for ever.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
-        let written = timeout(REPLY_TIMEOUT, self.writer.write_all(bytes)).await;
+        let written = timeout(REPLY_TIMEOUT, send(&mut self.writer, bytes)).await;
         let written = written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         written.map_err(|error| self.pipeline.lost(error).into())
     }

@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, lookup_host};
+use tokio::time::timeout;
 
-use super::{List, open, within};
+use super::{List, STEP_LIMIT, open, within};
 use crate::config::Config;
 use crate::observe::text::bytes;
 use crate::redis::{Target, info};
@@ -71,6 +72,11 @@ fn size_of(dir: &Path) -> u64 {
 
 /// Whether the sidecar of this configuration runs already.
 async fn is_running(config: &Config) -> bool {
+    if let Some(acceptor) = &config.listen.acceptor {
+        // It may ask for a client certificate, which this machine need not have.
+        let looked = timeout(STEP_LIMIT, acceptor.is_served_at(&config.listen.addr)).await;
+        return looked.unwrap_or(false);
+    }
     let user = config.users.first();
     let target = Target {
         username: user.map(|user| user.name.clone()),

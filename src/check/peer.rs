@@ -77,6 +77,10 @@ fn unreachable(peer: &Peer, error: &RedisError, list: &mut List<'_>) {
         let remedy = format!("start the sidecar of site {}, or mend [[peer]] addr", peer.site);
         return list.warn(subject, found, remedy);
     }
+    if error.is_tls() {
+        // The remedy is in it.
+        return list.fail(subject, found, "");
+    }
     let reply = error.reply().unwrap_or_default();
     let remedy = if reply.starts_with("DENIED") {
         format!("give site {} a [[user]], and [[peer]] here its name and password", peer.site)

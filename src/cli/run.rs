@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -31,17 +33,19 @@ impl Run {
         let config = Config::load(&self.config).map_err(|error| Failure::new(2, error))?;
         let mut signals = Signals::new()?;
         let stop = CancellationToken::new();
-        let mut site = pin!(crate::site::run(config, stop.clone()));
+        let reread = Arc::new(Notify::new());
+        let mut site = pin!(crate::site::run(config, stop.clone(), reread.clone()));
+        let again = || reread.notify_one();
         tokio::select! {
             ended = &mut site => return finished(ended),
-            signal = signals.next() => {
+            signal = signals.next_end(again) => {
                 info!(signal, limit = ?DRAIN_LIMIT, "draining, a second signal exits at once");
                 stop.cancel();
             }
         }
         tokio::select! {
             ended = &mut site => finished(ended),
-            signal = signals.next() => {
+            signal = signals.next_end(again) => {
                 warn!(signal, "exiting without draining");
                 Ok(ExitCode::FAILURE)
             }

@@ -1,9 +1,9 @@
-//! The signals that ask a process to end.
+//! The signals that ask a process to end, or to read its files again.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal is gone).
+/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal is gone, or files are to be read again).
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
@@ -28,6 +28,18 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
+
+    /// Waits for the next one that asks to end; its name. Each SIGHUP before it calls `again`.
+    /// Cancel safe.
+    pub(super) async fn next_end(&mut self, again: impl Fn()) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => again(),
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use super::screen::Screen;
 use super::signals::Signals;
+use super::tls::Tls;
 use super::{Failure, address};
 use crate::observe::text::{bar, bytes, millis, number, pairs, seconds};
 use crate::redis::{Connection, InfoText, RedisError, Target};
@@ -32,11 +33,17 @@ pub struct Status {
     /// Its password; better in the environment
     #[arg(long, value_name = "TEXT", env = "REDIS_DUPLEX_PASSWORD", hide_env_values = true)]
     password: Option<SecretString>,
+    /// Speak TLS to it
+    #[arg(long)]
+    tls: bool,
+    #[command(flatten)]
+    files: Tls,
 }
 
 impl Status {
     pub(super) async fn execute(self) -> Result<ExitCode, Failure> {
-        let target = Target { addr: self.addr, username: self.user, password: self.password };
+        let tls = self.files.connector(self.tls, "--tls")?;
+        let target = Target { addr: self.addr, username: self.user, password: self.password, tls };
         let mut screen = Screen::stdout();
         if !self.watch {
             screen.text(&page(&fetch(&target).await?)).context("stdout")?;

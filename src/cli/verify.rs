@@ -1,6 +1,7 @@
 //! `redis-duplex verify`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -8,7 +9,9 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::screen::Screen;
+use super::tls::Tls;
 use super::{Failure, address};
+use crate::net::Connector;
 use crate::observe::text::{bar, number, pairs};
 use crate::redis::Target;
 use crate::verify::{Options, Progress, Report, verify};
@@ -37,6 +40,14 @@ pub struct Verify {
     /// Password at B
     #[arg(long, value_name = "TEXT", env = "REDIS_DUPLEX_PASSWORD_B", hide_env_values = true)]
     password_b: Option<SecretString>,
+    /// Speak TLS to A
+    #[arg(long)]
+    tls_a: bool,
+    /// Speak TLS to B
+    #[arg(long)]
+    tls_b: bool,
+    #[command(flatten)]
+    files: Tls,
     /// How often a key that differs is looked at again before it counts
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
@@ -60,16 +71,19 @@ impl Verify {
     }
 
     async fn compare(self) -> anyhow::Result<ExitCode> {
-        let target = |addr: &str, username: Option<String>, password| {
-            let addr = addr.to_owned();
-            // A server has a user `default`, so a user without a password is a mistake.
-            match (&username, &password) {
-                (Some(user), None) => Err(anyhow!("user {user} at {addr} has no password")),
-                _ => Ok(Target { addr, username, password }),
-            }
-        };
-        let a = target(&self.a, self.user_a, self.password_a)?;
-        let b = target(&self.b, self.user_b, self.password_b)?;
+        let tls = self.files.connector(self.tls_a || self.tls_b, "--tls-a or --tls-b")?;
+        let tls = |wanted: bool| tls.clone().filter(|_| wanted);
+        let target =
+            |addr: &str, username: Option<String>, password, tls: Option<Arc<Connector>>| {
+                let addr = addr.to_owned();
+                // A server has a user `default`, so a user without a password is a mistake.
+                match (&username, &password) {
+                    (Some(user), None) => Err(anyhow!("user {user} at {addr} has no password")),
+                    _ => Ok(Target { addr, username, password, tls }),
+                }
+            };
+        let a = target(&self.a, self.user_a, self.password_a, tls(self.tls_a))?;
+        let b = target(&self.b, self.user_b, self.password_b, tls(self.tls_b))?;
         let options = Options {
             rounds: self.rounds,
             pause: self.pause,

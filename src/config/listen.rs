@@ -1,11 +1,13 @@
 //! The ports, and who may use them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::net::Acceptor;
 use crate::password::PasswordHash;
 
 /// Where the sidecar listens.
@@ -31,6 +33,19 @@ pub struct Listen {
     /// A client that sends nothing for so long is closed, as by Redis's own `timeout`; zero: never.
     #[serde(default, with = "humantime_serde")]
     pub timeout: Duration,
+    /// The certificate of `addr` and `local_addr`, with those between it and its CA, PEM. Plain
+    /// text is spoken there when missing.
+    #[serde(default)]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// CAs that clients' certificates must come from, PEM; clients need none when missing.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// What was read of these files; set by [`Config::load`](super::Config::load).
+    #[serde(skip)]
+    pub acceptor: Option<Arc<Acceptor>>,
 }
 
 /// What a user may do; docs/security.md has the table.

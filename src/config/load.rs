@@ -10,7 +10,7 @@ use super::{Config, ConfigError};
 const ENVIRONMENT_PREFIX: &str = "REDIS_DUPLEX__";
 
 impl Config {
-    /// Reads the file, the environment and the password files, and checks the whole.
+    /// Reads the file, the environment, the files of passwords and of TLS, and checks the whole.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -41,6 +41,7 @@ impl Config {
         config.read_passwords(|name| std::env::var(name).ok())?;
         config
             .check()
+            .and_then(|()| config.read_tls())
             .map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })?;
         Ok(config)
     }

@@ -1,12 +1,14 @@
 //! The local Redis, the journal, how batches are written, and links.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::net::Connector;
 use crate::position::SiteName;
 
 /// How to reach the local Redis.
@@ -27,6 +29,21 @@ pub struct Redis {
     /// Environment variable that holds the password.
     #[serde(default)]
     pub password_env: Option<String>,
+    /// Whether to speak TLS to it; its certificate must be for the host in `addr`.
+    #[serde(default)]
+    pub tls: bool,
+    /// CAs that its certificate must come from, PEM; those of the system when missing.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that it is shown if it asks for one, PEM.
+    #[serde(default)]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// What was read of these files; set by [`Config::load`](super::Config::load).
+    #[serde(skip)]
+    pub connector: Option<Arc<Connector>>,
 }
 
 /// When the journal's file is forced to disk.
@@ -128,4 +145,19 @@ pub struct Peer {
     /// Environment variable that holds the password.
     #[serde(default)]
     pub password_env: Option<String>,
+    /// Whether to speak TLS to it; its certificate must be for the host in `addr`.
+    #[serde(default)]
+    pub tls: bool,
+    /// CAs that its certificate must come from, PEM; those of the system when missing.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that it is shown if it asks for one, PEM.
+    #[serde(default)]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// What was read of these files; set by [`Config::load`](super::Config::load).
+    #[serde(skip)]
+    pub connector: Option<Arc<Connector>>,
 }

@@ -4,9 +4,9 @@ use std::io::{self, IoSlice};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::replies::Replies;
+use crate::net::{Stream, send};
 use crate::redis::{Connection, RedisError, Target};
 use crate::resp::{ReplyScanner, ScanError};
 
@@ -72,7 +72,7 @@ impl Outgoing {
 /// The connection.
 #[derive(Debug)]
 pub(super) struct Backend {
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     scanner: ReplyScanner,
 }
@@ -111,7 +111,7 @@ impl Backend {
     pub(super) async fn send(&mut self, out: Outgoing) -> Result<(), Lost> {
         let Outgoing { mut parts, tail } = out;
         if parts.is_empty() {
-            return Ok(self.stream.write_all(&tail).await?);
+            return Ok(send(&mut self.stream, &tail).await?);
         }
         parts.push(tail.freeze());
         let mut slices: Vec<IoSlice<'_>> =
@@ -125,7 +125,7 @@ impl Backend {
             }
             IoSlice::advance_slices(&mut left, written);
         }
-        Ok(())
+        Ok(self.stream.flush().await?)
     }
 
     /// The next reply to a request. What is pushed before it goes to the client.

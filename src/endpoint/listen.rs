@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::session::Session;
 use super::{Endpoint, SessionEnd, replies};
-use crate::redis::tune;
+use crate::net::{AcceptError, Acceptor, Stream, send, tune};
 
 /// How long to wait after an accept failed; most likely no file descriptor is left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -67,7 +66,10 @@ pub async fn serve<F, Fut>(
         let refusal = refusal.or(stranger.is_err().then_some(replies::TOO_MANY_STRANGERS));
         if let Some(why) = refusal {
             tracing::warn!(%peer, why, "turned a client away");
-            tracker.spawn(turn_away(stream, why));
+            // In TLS it would be a handshake to say so.
+            if endpoint.tls.is_none() {
+                tracker.spawn(turn_away(stream, why));
+            }
             continue;
         }
         let stranger = stranger.ok().filter(|_| !endpoint.users.is_open());
@@ -94,19 +96,49 @@ fn room_for_strangers(endpoint: &Endpoint) -> usize {
 }
 
 async fn session(
-    (stream, peer): (TcpStream, SocketAddr),
+    (socket, peer): (TcpStream, SocketAddr),
     stranger: Option<OwnedSemaphorePermit>,
     endpoint: Arc<Endpoint>,
     token: CancellationToken,
 ) -> SessionEnd {
-    if let Err(error) = tune(&stream) {
+    if let Err(error) = tune(&socket) {
         tracing::debug!(%peer, %error, "a client was gone at once");
         return SessionEnd::Closed;
     }
+    let stream = match &endpoint.tls {
+        None => Stream::Plain(socket),
+        Some(acceptor) => {
+            let accepted = tokio::select! {
+                () = token.cancelled() => return SessionEnd::Closed,
+                accepted = accept(acceptor, socket, peer) => accepted,
+            };
+            let Some(stream) = accepted else { return SessionEnd::Closed };
+            stream
+        }
+    };
     Session::new(endpoint, (stream, peer), stranger, token).serve().await
 }
 
-async fn turn_away(mut stream: TcpStream, why: &'static str) {
+/// Shakes hands with a client; why that failed is told in one line.
+async fn accept(acceptor: &Acceptor, socket: TcpStream, peer: SocketAddr) -> Option<Stream> {
+    let reason = match acceptor.accept(socket).await {
+        Ok(stream) => return Some(stream),
+        Err(reason) => reason,
+    };
+    if matches!(reason, AcceptError::Gone) {
+        tracing::debug!(%peer, %reason, "a client did not come in");
+    } else {
+        tracing::warn!(%peer, %reason, "a client did not come in");
+    }
+    if let AcceptError::PlainText(socket) = reason {
+        // What is left unread would have the answer thrown away.
+        let _ = socket.try_read(&mut [0; 4096]);
+        turn_away(socket, replies::SPEAKS_TLS).await;
+    }
+    None
+}
+
+async fn turn_away(mut socket: TcpStream, why: &'static str) {
     // Whether it hears it or not, it is closed.
-    let _ = tokio::time::timeout(FAREWELL, stream.write_all(&replies::error(why))).await;
+    let _ = tokio::time::timeout(FAREWELL, send(&mut socket, &replies::error(why))).await;
 }

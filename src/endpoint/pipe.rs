@@ -4,12 +4,12 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::backend::{Backend, Lost, Outgoing, READ_SIZE};
 use super::replies::{self, OK, Replies};
 use super::session::STALLED;
+use crate::net::Stream;
 use crate::resp::{self, Request, RequestParser};
 
 /// How it ends.
@@ -25,7 +25,7 @@ pub(super) enum PipeEnd {
 
 /// The client's end of the pipe.
 pub(super) struct Client<'a> {
-    pub(super) stream: &'a mut TcpStream,
+    pub(super) stream: &'a mut Stream,
     pub(super) input: &'a mut BytesMut,
     pub(super) parser: &'a mut RequestParser,
     pub(super) replies: &'a mut Replies,

@@ -15,6 +15,8 @@ pub(super) const TOO_MANY_STRANGERS: &str = "ERR too many clients that have not 
 pub(super) const PROTECTED: &str = "DENIED redis-duplex is in protected mode: its configuration \
      has no [[user]], so only connections from the same machine are served. Add a [[user]] with a \
      password, or connect over the loopback interface";
+pub(super) const SPEAKS_TLS: &str = "ERR this port of redis-duplex speaks TLS: connect with TLS \
+     (redis-cli --tls, [[peer]] tls = true)";
 pub(super) const NO_AUTH: &str = "NOAUTH Authentication required.";
 /// In the words of Redis.
 pub(super) const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already \

@@ -9,11 +9,12 @@ pub(super) use pump::STALLED;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access::{self, Identity};
@@ -28,7 +29,11 @@ use super::rights::Need;
 use super::transaction::Step;
 use super::{Endpoint, SessionEnd};
 use crate::config::Flush;
-use crate::resp::{Limits, Request, RequestParser};
+use crate::net::Stream;
+use crate::resp::{Limits, Request, RequestError, RequestParser};
+
+/// How long a client may take to hear in TLS that its connection is closed.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Requests that go to the local Redis together.
 enum Run {
@@ -51,7 +56,7 @@ enum Next {
 pub(super) struct Session {
     endpoint: Arc<Endpoint>,
     peer: SocketAddr,
-    client: TcpStream,
+    client: Stream,
     input: BytesMut,
     parser: RequestParser,
     replies: Replies,
@@ -100,7 +105,7 @@ impl Session {
     /// cancelled.
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
-        (client, peer): (TcpStream, SocketAddr),
+        (client, peer): (Stream, SocketAddr),
         stranger: Option<OwnedSemaphorePermit>,
         token: CancellationToken,
     ) -> Self {
@@ -146,7 +151,13 @@ impl Session {
             Ok(Next::Peer(request)) => {
                 SessionEnd::Peer { stream: self.client, input: self.input, request }
             }
-            _ => SessionEnd::Closed,
+            _ => {
+                if self.client.is_tls() {
+                    // It is closed in any case, but this way it knows that nothing was cut off.
+                    let _ = timeout(GOODBYE, self.client.shutdown()).await;
+                }
+                SessionEnd::Closed
+            }
         }
     }
 
@@ -179,6 +190,11 @@ impl Session {
                     return Ok(Next::Go);
                 }
                 Err(error) => {
+                    if error == RequestError::Tls {
+                        let peer = self.peer;
+                        tracing::warn!(%peer, "a client spoke TLS to a plain port: set tls_cert and \
+                                        tls_key of [listen], or let it connect without TLS");
+                    }
                     self.finish_run().await?;
                     self.replies.error(&format!("ERR {error}"));
                     return Ok(Next::Close);

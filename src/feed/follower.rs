@@ -4,9 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf, split};
 use tokio::sync::watch;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +15,7 @@ use super::spool::{Progress, Spool};
 use super::{Entered, Feed};
 use crate::endpoint::ReplicaWish;
 use crate::journal::{FollowerReader, NotInJournal};
+use crate::net::{Stream, send};
 use crate::position::{Database, FollowerOffset};
 use crate::resp::{self, Limits, RequestParser};
 
@@ -52,8 +51,8 @@ struct Session<'a> {
     feed: &'a Feed,
     wish: ReplicaWish,
     entered: Entered,
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+    reader: ReadHalf<Stream>,
+    writer: WriteHalf<Stream>,
     input: BytesMut,
     parser: RequestParser,
     /// It acknowledged something since it is online.
@@ -64,14 +63,14 @@ impl Feed {
     /// Serves a follower until it goes, or history breaks, or `stop`.
     pub async fn serve_replica(
         &self,
-        stream: TcpStream,
+        stream: Stream,
         input: BytesMut,
         wish: ReplicaWish,
         stop: CancellationToken,
     ) {
         let addr = format!("{}:{}", wish.address, wish.port);
         info!(%addr, "a follower asks for the stream");
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = split(stream);
         let entered = self.enter(addr.clone(), "replica".to_owned());
         let parser = RequestParser::new(Limits::STRANGER);
         let acknowledged = false;
@@ -103,14 +102,14 @@ impl Session<'_> {
                 } else {
                     "+CONTINUE\r\n".to_owned()
                 };
-                self.writer.write_all(line.as_bytes()).await?;
+                send(&mut self.writer, line.as_bytes()).await?;
                 reader
             }
             None => self.full().await?,
         };
         loop {
             while let Some(bytes) = reader.read().await? {
-                self.writer.write_all(&bytes).await?;
+                send(&mut self.writer, &bytes).await?;
                 self.entered.status.sent.store(reader.at().0, Ordering::Relaxed);
             }
             tokio::select! {
@@ -138,7 +137,7 @@ impl Session<'_> {
             Err(error) => {
                 // Replicas know this word: they ask again later.
                 if !self.wish.sync {
-                    self.writer.write_all(NO_SNAPSHOT).await?;
+                    send(&mut self.writer, NO_SNAPSHOT).await?;
                 }
                 return Err(error.into());
             }
@@ -153,7 +152,7 @@ impl Session<'_> {
             let id = feed.journal.status().follower_id;
             let offset = from.0 - select.len() as u64;
             let line = format!("+FULLRESYNC {id} {offset}\r\n");
-            self.writer.write_all(line.as_bytes()).await?;
+            send(&mut self.writer, line.as_bytes()).await?;
         }
         let marked = self.send_snapshot(&spool).await?;
         if self.wish.snapshot_only {
@@ -166,7 +165,7 @@ impl Session<'_> {
                 self.take_input(read)?;
             }
         }
-        self.writer.write_all(&select).await?;
+        send(&mut self.writer, &select).await?;
         Ok(reader)
     }
 
@@ -181,7 +180,7 @@ impl Session<'_> {
             while sent < now.written {
                 let length = usize::try_from(now.written - sent).unwrap_or(CHUNK).min(CHUNK);
                 let bytes = spool.read(sent, length).await?;
-                self.writer.write_all(&bytes).await?;
+                send(&mut self.writer, &bytes).await?;
                 sent += length as u64;
             }
             match now.end {
@@ -191,7 +190,7 @@ impl Session<'_> {
             }
         }
         if let Some(mark) = &mark {
-            self.writer.write_all(mark).await?;
+            send(&mut self.writer, mark).await?;
         }
         Ok(mark.is_some())
     }
@@ -210,18 +209,18 @@ impl Session<'_> {
                 (Some(Err(why)), _) => return Err(SnapshotError::BrokeOff(why).into()),
                 (None, Some(Ok(length))) => length,
                 (None, Some(Err(mark))) if self.wish.eof => {
-                    self.writer.write_all(&[b"$EOF:", &mark[..], b"\r\n"].concat()).await?;
+                    send(&mut self.writer, &[b"$EOF:", &mark[..], b"\r\n"].concat()).await?;
                     return Ok(Some(mark));
                 }
                 (None, _) => {
                     tokio::select! {
                         changed = changed(progress) => changed?,
-                        _ = ticks.tick() => self.writer.write_all(b"\n").await?,
+                        _ = ticks.tick() => send(&mut self.writer, b"\n").await?,
                     }
                     continue;
                 }
             };
-            self.writer.write_all(format!("${length}\r\n").as_bytes()).await?;
+            send(&mut self.writer, format!("${length}\r\n").as_bytes()).await?;
             return Ok(None);
         }
     }

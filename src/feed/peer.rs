@@ -6,8 +6,7 @@ mod request;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, split};
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -17,6 +16,7 @@ use super::snapshot::SnapshotError;
 use crate::clock::unix_millis;
 use crate::frame::{Frame, SHUTTING_DOWN};
 use crate::journal::{Block, Head, NotInJournal, Read, UnitReader};
+use crate::net::{Stream, send};
 use crate::position::{Checkpoint, Position};
 use crate::resp::{self, Request};
 use request::{Begin, LinkRequest};
@@ -51,12 +51,7 @@ enum PeerEnd {
 
 impl Feed {
     /// Serves a peer's link until it goes, or `stop`. `request` is `DUPLEX LINK ..`.
-    pub async fn serve_peer(
-        &self,
-        mut stream: TcpStream,
-        request: Request,
-        stop: CancellationToken,
-    ) {
+    pub async fn serve_peer(&self, mut stream: Stream, request: Request, stop: CancellationToken) {
         let request = match self.read_request(&request) {
             Ok(request) => request,
             Err(text) => {
@@ -64,7 +59,7 @@ impl Feed {
                 self.problems.add("feed", format!("refused a link: {text}"));
                 let mut out = BytesMut::new();
                 resp::put_error(&mut out, &format!("ERR {text}"));
-                if let Err(error) = stream.write_all(&out).await {
+                if let Err(error) = send(&mut stream, &out).await {
                     info!(%error, "the refused peer did not wait for the answer");
                 }
                 return;
@@ -87,14 +82,14 @@ impl Feed {
         }
         let mut out = BytesMut::new();
         Frame::Bye(end.to_string()).put(&mut out);
-        if let Err(error) = stream.write_all(&out).await {
+        if let Err(error) = send(&mut stream, &out).await {
             info!(%site, %error, "the peer did not wait for the reason");
         }
     }
 
     async fn serve_link(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         request: &LinkRequest,
         stop: &CancellationToken,
     ) -> Result<(), PeerEnd> {
@@ -108,15 +103,15 @@ impl Feed {
     /// Answers, and brings the peer to where units follow.
     async fn begin(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         request: &LinkRequest,
     ) -> Result<UnitReader, PeerEnd> {
-        stream.write_all(b"+LINK\r\n").await?;
+        send(stream, b"+LINK\r\n").await?;
         if let Some((from, reader)) = self.resume(stream, request).await? {
             info!(site = %request.site, from = %from.position, "a peer resumes");
             let mut out = BytesMut::new();
             Frame::Resume { from }.put(&mut out);
-            stream.write_all(&out).await?;
+            send(stream, &out).await?;
             Ok(reader)
         } else {
             self.full_sync(stream, request).await
@@ -126,7 +121,7 @@ impl Feed {
     /// Where the peer goes on, if that can be had.
     async fn resume(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         request: &LinkRequest,
     ) -> Result<Option<(Checkpoint, UnitReader)>, PeerEnd> {
         let newest = newest(&request.checkpoints, |position| self.journal.knows(position));
@@ -168,7 +163,7 @@ impl Feed {
     /// not mind being dropped when the peer goes.
     async fn while_waiting<T>(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         why: &str,
         work: impl Future<Output = T>,
     ) -> Result<T, PeerEnd> {
@@ -181,7 +176,7 @@ impl Feed {
                 _ = ticks.tick() => {
                     let mut out = BytesMut::new();
                     Frame::Wait(why.to_owned()).put(&mut out);
-                    stream.write_all(&out).await?;
+                    send(stream, &out).await?;
                 }
             }
         }
@@ -191,11 +186,11 @@ impl Feed {
     /// that is begun is still sent whole, if the peer takes it.
     async fn follow(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         mut reader: UnitReader,
         stop: &CancellationToken,
     ) -> Result<(), PeerEnd> {
-        let (mut input, mut output) = stream.split();
+        let (mut input, mut output) = split(stream);
         let mut out = BytesMut::new();
         let mut said = BytesMut::with_capacity(1024);
         let mut told: Option<Head> = None;
@@ -210,7 +205,7 @@ impl Feed {
                     out.clear();
                     put_block(&block, &mut out);
                     tokio::select! {
-                        sent = output.write_all(&out) => sent?,
+                        sent = send(&mut output, &out) => sent?,
                         () = farewell(stop) => return Err(PeerEnd::StoppedWithin),
                     }
                     told = None;
@@ -229,7 +224,7 @@ impl Feed {
                 let time = self.clock.take(1);
                 let (at, wall) = (head.position, unix_millis());
                 Frame::Heartbeat { at, database, time, wall, seen }.put(&mut out);
-                output.write_all(&out).await?;
+                send(&mut output, &out).await?;
                 told = Some(head);
                 next_heartbeat = now + HEARTBEAT_PAUSE;
                 continue;

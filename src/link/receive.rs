@@ -1,14 +1,14 @@
 //! Reading a peer's frames.
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf, split};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 
 use super::intake::Intake;
 use super::{Link, LinkError};
 use crate::frame::Frame;
+use crate::net::{Stream, send};
 use crate::redis::{Connection, RedisError};
 
 /// How much room is kept free for one read.
@@ -17,7 +17,7 @@ const READ_SIZE: usize = 256 << 10;
 /// The connection to the peer: frames come in, line feeds go out as signs of life.
 pub(super) struct Receiver<'a> {
     link: &'a Link,
-    reader: OwnedReadHalf,
+    reader: ReadHalf<Stream>,
     pulse: Pulse,
     input: BytesMut,
     intake: Intake<'a>,
@@ -26,7 +26,7 @@ pub(super) struct Receiver<'a> {
 
 struct Pulse {
     addr: String,
-    writer: OwnedWriteHalf,
+    writer: WriteHalf<Stream>,
     ticks: Interval,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Receiver<'a> {
     pub(super) fn new(link: &'a Link, peer: Connection, intake: Intake<'a>) -> Self {
         let addr = link.peer.addr.clone();
         let (stream, input) = peer.into_parts();
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = split(stream);
         let pulse = Pulse { addr, writer, ticks: interval(link.heartbeat) };
         let mut touched = link.checkpoint_touched.clone();
         touched.mark_unchanged();
@@ -76,7 +76,7 @@ impl<'a> Receiver<'a> {
 
 impl Pulse {
     async fn beat(&mut self) -> Result<(), LinkError> {
-        let written = self.writer.write_all(b"\n").await;
+        let written = send(&mut self.writer, b"\n").await;
         written.map_err(|error| self.gone(error))
     }
 

@@ -1,21 +1,21 @@
-//! One TCP connection to a server, with the requests that we make on our own account.
+//! One connection to a server, with the requests that we make on our own account.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use redis_protocol::resp2::types::BytesFrame;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::net::{Connector, Stream, is_of_tls, send, tune};
 use crate::resp::{self, ReplyScanner};
 
 /// How long a connect or one of our own small requests may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Idle time before the kernel probes a connection, and between probes.
-const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How much room is kept free for one read.
 const READ_SIZE: usize = 64 * 1024;
 
@@ -70,6 +70,19 @@ impl RedisError {
         }
     }
 
+    /// Whether TLS is why there is no connection; then the error says what to do.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } | Self::Lost { source, .. } => is_of_tls(source),
+            Self::Refused { .. } | Self::Unexpected { .. } => false,
+        }
+    }
+
+    /// Whether the other end broke off on what it read.
+    pub fn is_reset(&self) -> bool {
+        matches!(self, Self::Lost { source, .. } if source.kind() == io::ErrorKind::ConnectionReset)
+    }
+
     /// The error reply, if the server sent one.
     pub fn reply(&self) -> Option<&str> {
         match self {
@@ -104,12 +117,25 @@ pub struct Target {
     pub username: Option<String>,
     /// Password; none when the server asks for none.
     pub password: Option<SecretString>,
+    /// How to speak TLS to it; none when it is spoken to in plain text.
+    pub tls: Option<Arc<Connector>>,
 }
 
 impl Target {
     /// A server without a password.
     pub fn open(addr: impl Into<String>) -> Self {
-        Self { addr: addr.into(), username: None, password: None }
+        Self { addr: addr.into(), username: None, password: None, tls: None }
+    }
+
+    async fn connect(&self) -> io::Result<Stream> {
+        let socket = timeout(REQUEST_TIMEOUT, TcpStream::connect(&self.addr))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        tune(&socket)?;
+        match &self.tls {
+            None => Ok(Stream::Plain(socket)),
+            Some(tls) => tls.connect(&self.addr, socket).await,
+        }
     }
 }
 
@@ -119,6 +145,7 @@ impl From<&crate::config::Redis> for Target {
             addr: config.addr.clone(),
             username: config.username.clone(),
             password: config.password.clone(),
+            tls: config.connector.clone(),
         }
     }
 }
@@ -129,6 +156,7 @@ impl From<&crate::config::Peer> for Target {
             addr: config.addr.clone(),
             username: config.username.clone(),
             password: config.password.clone(),
+            tls: config.connector.clone(),
         }
     }
 }
@@ -137,7 +165,7 @@ impl From<&crate::config::Peer> for Target {
 #[derive(Debug)]
 pub struct Connection {
     addr: String,
-    stream: TcpStream,
+    stream: Stream,
     /// Bytes read and not yet used.
     pub input: BytesMut,
 }
@@ -145,10 +173,9 @@ pub struct Connection {
 impl Connection {
     /// Connects and authenticates.
     pub async fn open(target: &Target) -> Result<Self, RedisError> {
-        let stream = timeout(REQUEST_TIMEOUT, TcpStream::connect(&target.addr))
+        let stream = target
+            .connect()
             .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .and_then(|stream| tune(&stream).map(|()| stream))
             .map_err(|source| RedisError::Connect { addr: target.addr.clone(), source })?;
         let mut connection =
             Self { addr: target.addr.clone(), stream, input: BytesMut::with_capacity(READ_SIZE) };
@@ -226,11 +253,11 @@ impl Connection {
 
     /// Writes all of `bytes`. Not cancel safe.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), RedisError> {
-        self.stream.write_all(bytes).await.map_err(|source| self.lost(source))
+        send(&mut self.stream, bytes).await.map_err(|source| self.lost(source))
     }
 
     /// The parts, for those who read and write at the same time.
-    pub fn into_parts(self) -> (TcpStream, BytesMut) {
+    pub fn into_parts(self) -> (Stream, BytesMut) {
         (self.stream, self.input)
     }
 
@@ -247,12 +274,4 @@ impl Connection {
             what: what.into(),
         }
     }
-}
-
-/// No delay of small writes, and probes that find a dead peer.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive =
-        socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
-    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

@@ -7,6 +7,9 @@ use super::scan::{Limits, ScanError, Scanner};
 /// Longest inline command, as in Redis (`PROTO_INLINE_MAX_SIZE`).
 const MAX_INLINE: usize = 64 * 1024;
 
+/// What a TLS client begins with (RFC 8446, 5.1) and no person types.
+const TLS_HANDSHAKE: u8 = 22;
+
 /// Why bytes are not a request.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RequestError {
@@ -19,6 +22,9 @@ pub enum RequestError {
     /// An inline command with an open quote.
     #[error("Protocol error: unbalanced quotes in request")]
     UnbalancedQuotes,
+    /// The beginning of a TLS handshake.
+    #[error("Protocol error: this port speaks no TLS")]
+    Tls,
 }
 
 /// One request of a client, whole, in the form of an array of bulk strings.
@@ -116,6 +122,9 @@ impl RequestParser {
 }
 
 fn inline(buf: &mut BytesMut) -> Result<Option<Request>, RequestError> {
+    if buf.first() == Some(&TLS_HANDSHAKE) {
+        return Err(RequestError::Tls);
+    }
     let searched = &buf[..buf.len().min(MAX_INLINE)];
     let Some(end) = memchr::memchr(b'\n', searched) else {
         return if buf.len() >= MAX_INLINE { Err(RequestError::InlineTooLong) } else { Ok(None) };
@@ -239,6 +248,7 @@ mod tests {
 
     #[test]
     fn refuses_bad_lines() {
+        assert_eq!(all(&[22, 3, 1, 2, 0, 1]), Err(RequestError::Tls));
         assert_eq!(all(b"set \"a\r\n"), Err(RequestError::UnbalancedQuotes));
         assert_eq!(all(b"set \"a\"b\r\n"), Err(RequestError::UnbalancedQuotes));
         assert_eq!(all(&b"a".repeat(MAX_INLINE)), Err(RequestError::InlineTooLong));

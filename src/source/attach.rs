@@ -117,6 +117,9 @@ impl From<RedisError> for AttachError {
             Some(reply) if reply.starts_with("NOPERM") => {
                 ": give this user +@all ~* &* (ACL SETUSER), it must read and write everything"
             }
+            _ if error.is_tls() => "",
+            // What a server does that waits for a TLS handshake.
+            _ if error.is_reset() => ": if this port speaks TLS set [redis] tls = true",
             _ if matches!(error, RedisError::Connect { .. }) => {
                 ": is Redis running there, and is [redis] addr right?"
             }

@@ -33,3 +33,4 @@ mod starts_wrong;
 mod support;
 mod support_works;
 mod sync_under_load;
+mod tls;

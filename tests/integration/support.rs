@@ -1,7 +1,8 @@
 //! What every topic needs: servers, sidecars, pairs of both, a relay with faults, a scripted
-//! replica, and a comparison of two servers.
+//! replica, certificates, and a comparison of two servers.
 
 pub mod canonical;
+pub mod certificates;
 pub mod compare;
 pub mod disk;
 pub mod load;

@@ -8,13 +8,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::poll_read_buf;
 
 use super::Session;
 use crate::endpoint::backend::{Lost, READ_SIZE};
 use crate::endpoint::local::Broken;
+use crate::net::send;
 
 /// How much is read of a client that waits for replies: so that it is noticed when it goes, and
 /// so that one that writes all it has before it reads anything gets on.
@@ -113,7 +114,7 @@ impl Session {
 
     /// Writes what is there to be written to a client whose session is over.
     pub(super) async fn say_farewell(&mut self) -> Result<(), Broken> {
-        let written = timeout(FAREWELL, self.client.write_all(&self.replies.out)).await;
+        let written = timeout(FAREWELL, send(&mut self.client, &self.replies.out)).await;
         self.replies.out.clear();
         written.map_err(|_| Broken)?.map_err(|_| Broken)
     }
@@ -150,9 +151,12 @@ fn poll_client<S: AsyncRead + AsyncWrite + Unpin>(
     input: Option<&mut BytesMut>,
     out: &BytesMut,
 ) -> Poll<Event> {
-    if !out.is_empty()
-        && let Poll::Ready(wrote) = Pin::new(&mut *client).poll_write(cx, out)
-    {
+    if out.is_empty() {
+        // Of what was written some may wait within TLS; this task is woken when it can go out.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut *client).poll_flush(cx) {
+            return Poll::Ready(Event::Wrote(Err(error)));
+        }
+    } else if let Poll::Ready(wrote) = Pin::new(&mut *client).poll_write(cx, out) {
         return Poll::Ready(Event::Wrote(wrote));
     }
     let Some(input) = input else { return Poll::Pending };

@@ -8,8 +8,6 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::{interval, timeout};
 use tracing::info;
 
@@ -19,6 +17,7 @@ use crate::apply::read_checkpoints;
 use crate::feed::snapshot::{Snapshot, SnapshotError};
 use crate::frame::Frame;
 use crate::journal::{NotInJournal, Read, UnitReader};
+use crate::net::{Stream, send};
 use crate::position::{Checkpoint, Database, LinkSession, Offset, ReplicationId, Seen, SiteName};
 use crate::redis::{Connection, ServerInfo, SnapshotPart};
 
@@ -35,7 +34,7 @@ impl Feed {
     /// Sends all that the peer lacks; then a reader of what follows it.
     pub(super) async fn full_sync(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         request: &LinkRequest,
     ) -> Result<UnitReader, PeerEnd> {
         let site = &request.site;
@@ -86,14 +85,14 @@ impl Feed {
 
     async fn send_snapshot(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         mut snapshot: Snapshot,
         (pair, mirror, seen): (Option<LinkSession>, bool, Seen),
     ) -> Result<UnitReader, PeerEnd> {
         let mut out = BytesMut::new();
         let (at, keys) = (snapshot.at, snapshot.keys);
         Frame::Snapshot { at, keys, pair, mirror, seen }.put(&mut out);
-        stream.write_all(&out).await?;
+        send(stream, &out).await?;
         loop {
             let next = snapshot.next();
             let part = self.while_waiting(stream, "the snapshot is being prepared", next).await??;
@@ -103,10 +102,10 @@ impl Feed {
                 SnapshotPart::Bytes(bytes) => Frame::SnapshotBytes(bytes).put(&mut out),
                 SnapshotPart::End => break,
             }
-            stream.write_all(&out).await?;
+            send(stream, &out).await?;
         }
         Frame::SnapshotEnd.put(&mut out);
-        stream.write_all(&out).await?;
+        send(stream, &out).await?;
         Ok(self.journal.read_from(snapshot.at)?)
     }
 
@@ -114,7 +113,7 @@ impl Feed {
     /// since; then a reader of what follows. None if the journal does not reach back there.
     async fn send_units(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         request: &LinkRequest,
     ) -> Result<Option<UnitReader>, PeerEnd> {
         let journal = &self.journal;
@@ -130,7 +129,7 @@ impl Feed {
         let mut out = BytesMut::new();
         Frame::Resume { from }.put(&mut out);
         loop {
-            stream.write_all(&out).await?;
+            send(stream, &out).await?;
             out.clear();
             match reader.read().await {
                 Ok(Read::Block(block)) => put_block(&block, &mut out),
@@ -204,7 +203,7 @@ impl Feed {
 
 /// Sends the units up to `end`, where a snapshot was cut; they are in the journal.
 async fn send_up_to(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     mut reader: UnitReader,
     end: Offset,
 ) -> Result<(), PeerEnd> {
@@ -213,7 +212,7 @@ async fn send_up_to(
         match reader.read().await? {
             Read::Block(block) if block.start < end => {
                 put_block(&block.up_to(end), &mut out);
-                stream.write_all(&out).await?;
+                send(stream, &out).await?;
                 out.clear();
                 if block.end >= end {
                     return Ok(());

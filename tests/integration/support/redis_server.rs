@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use redis::{Client, Connection};
+use redis::{Client, Connection, TlsCertificates};
 use tempfile::TempDir;
 
 use super::ports::Port;
@@ -145,7 +145,14 @@ pub fn connect_to(place: &str) -> redis::RedisResult<Connection> {
     Client::open(format!("redis://{place}"))?.get_connection_with_timeout(PATIENCE)
 }
 
-fn binary() -> String {
+/// A connection in TLS to a port of 127.0.0.1.
+pub fn connect_tls(port: u16, tls: TlsCertificates) -> redis::RedisResult<Connection> {
+    let client = Client::build_with_tls(format!("rediss://127.0.0.1:{port}/0"), tls)?;
+    client.get_connection_with_timeout(PATIENCE)
+}
+
+/// The server under test.
+pub fn binary() -> String {
     std::env::var("REDIS_DUPLEX_TEST_SERVER").unwrap_or_else(|_| "redis-server".to_string())
 }
 

@@ -7,13 +7,14 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use redis::Connection;
+use redis::{Connection, TlsCertificates};
 use tempfile::TempDir;
 
+use super::certificates::{Authority, Issued};
 use super::network::Host;
 use super::ports::Port;
 use super::process::Process;
-use super::redis_server::{RedisServer, connect_to, info_fields};
+use super::redis_server::{RedisServer, connect_tls, connect_to, info_fields};
 use super::{PATIENCE, eventually};
 
 /// Lines of the log shown when a test fails.
@@ -38,6 +39,7 @@ pub struct Builder {
     tables: String,
     journal: Option<PathBuf>,
     host: Option<Host>,
+    tls: Option<TlsCertificates>,
 }
 
 impl Builder {
@@ -54,6 +56,7 @@ impl Builder {
             tables: String::new(),
             journal: None,
             host: None,
+            tls: None,
         }
     }
 
@@ -92,6 +95,24 @@ impl Builder {
         self
     }
 
+    /// Adds a peer with more lines in its table: `tls = true`.
+    pub fn peer_with(mut self, site: &str, addr: &str, lines: &str) -> Self {
+        self = self.peer(site, addr);
+        writeln!(self.peers, "{lines}").expect("a string");
+        self
+    }
+
+    /// Speaks TLS at its port, with this certificate; with `client_ca` clients need one of that
+    /// authority. Clients of the test trust `authority` and show `shown`.
+    pub fn tls(mut self, own: &Issued, authority: &Authority, shown: Option<&Issued>) -> Self {
+        let mut lines = own.settings();
+        if shown.is_some() {
+            write!(lines, "\nclient_ca = \"{}\"", authority.file.display()).expect("a string");
+        }
+        self.tls = Some(authority.client(shown));
+        self.setting("listen", &lines)
+    }
+
     /// Names another primary site than `a`.
     pub fn primary(mut self, site: &str) -> Self {
         self.primary = site.to_string();
@@ -128,12 +149,13 @@ impl Builder {
         std::fs::write(&config, self.config(&journal)).expect("config written");
         let log = dir.path().join("log");
         let process = spawn(&config, &log, self.host.as_ref());
-        let Self { listen, http, host, .. } = self;
+        let Self { listen, http, host, tls, .. } = self;
         Sidecar {
             process,
             listen,
             http,
             host,
+            tls,
             config,
             log,
             allowed: vec![SMALL_BACKLOG.to_owned()],
@@ -180,6 +202,7 @@ pub struct Sidecar {
     log: PathBuf,
     allowed: Vec<String>,
     host: Option<Host>,
+    tls: Option<TlsCertificates>,
     _dir: TempDir,
 }
 
@@ -196,6 +219,9 @@ impl Sidecar {
 
     fn connect(&self) -> redis::RedisResult<Connection> {
         let port = self.listen.number();
+        if let Some(tls) = &self.tls {
+            return connect_tls(port, tls.clone());
+        }
         match &self.host {
             Some(host) => connect_to(&format!(":{PASSWORD}@{}:{port}", host.from_outside)),
             None => connect_to(&format!("127.0.0.1:{port}")),
@@ -286,6 +312,11 @@ impl Sidecar {
         if self.process.ended().is_none() {
             self.process.pause();
         }
+    }
+
+    /// SIGHUP: it reads its certificates again.
+    pub fn hang_up(&self) {
+        self.process.signal("HUP");
     }
 
     /// SIGCONT.
