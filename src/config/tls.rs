@@ -21,8 +21,8 @@ impl Config {
     }
 
     /// Reads the files of TLS again, each place for itself: where one is bad, what was read before
-    /// stays in force. Places without TLS are left out.
-    pub fn reload_tls(&self) -> Vec<(String, Result<(), TlsError>)> {
+    /// stays in force. Each place that speaks TLS, and until when its certificate is valid.
+    pub fn reload_tls(&self) -> Vec<(String, Result<Option<String>, TlsError>)> {
         let mut done = Vec::new();
         if let Some(acceptor) = &self.listen.acceptor {
             done.push(("[listen]".to_owned(), acceptor.reload()));
@@ -189,7 +189,7 @@ mod tests {
             assert_eq!(place, "[listen]");
             done.map_err(|error| error.to_string())
         };
-        now(&config).unwrap();
+        assert!(now(&config).unwrap().is_some());
         std::fs::copy(dir.path().join("other.key"), dir.path().join("a.key")).unwrap();
         let error = now(&config).unwrap_err();
         assert!(error.contains("does not fit the certificate"), "{error}");

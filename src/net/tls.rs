@@ -1,5 +1,6 @@
 //! TLS at both ends of a connection: what is read from files, and read again when asked.
 
+mod expiry;
 mod files;
 mod pinned;
 mod words;
@@ -107,15 +108,16 @@ pub struct Connector {
 impl Connector {
     /// Reads the files.
     pub fn new(files: TlsFiles) -> Result<Self, TlsError> {
-        let config = RwLock::new(client_config(&files)?);
+        let config = RwLock::new(client_config(&files)?.0);
         Ok(Self { files, config })
     }
 
     /// Reads the files again, for connections from now on; if one is bad all stays as it was.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let config = client_config(&self.files)?;
+    /// Until when our certificate is valid, if there is one.
+    pub fn reload(&self) -> Result<Option<String>, TlsError> {
+        let (config, valid_until) = client_config(&self.files)?;
         *self.config.write() = config;
-        Ok(())
+        Ok(valid_until)
     }
 
     /// Shakes hands with the server at `addr`, `host:port`, whose certificate must be for that
@@ -154,7 +156,8 @@ async fn shake_hands(
     }
 }
 
-fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+/// The configuration, and until when our own certificate is valid.
+fn client_config(files: &TlsFiles) -> Result<(Arc<ClientConfig>, Option<String>), TlsError> {
     let roots = match &files.ca_file {
         Some(path) => files::roots(path)?,
         None => files::system_roots()?,
@@ -166,16 +169,18 @@ fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
         .with_safe_default_protocol_versions()
         .map_err(setup)?
         .with_webpki_verifier(verifier);
+    let mut valid_until = None;
     let config = match &files.identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let (certs, key) = files::pair(identity)?;
+            valid_until = expiry::valid_until(&certs[0]);
             builder
                 .with_client_auth_cert(certs, key)
                 .map_err(|error| files::bad_pair(identity, &error))?
         }
     };
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), valid_until))
 }
 
 /// Why a client did not come in.
@@ -206,15 +211,16 @@ pub struct Acceptor {
 impl Acceptor {
     /// Reads the files. With `client_ca` clients must show a certificate that comes from there.
     pub fn new(identity: Identity, client_ca: Option<PathBuf>) -> Result<Self, TlsError> {
-        let config = RwLock::new(server_config(&identity, client_ca.as_ref())?);
+        let config = RwLock::new(server_config(&identity, client_ca.as_ref())?.0);
         Ok(Self { identity, client_ca, config })
     }
 
     /// Reads the files again, for connections from now on; if one is bad all stays as it was.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let config = server_config(&self.identity, self.client_ca.as_ref())?;
+    /// Until when the certificate is valid.
+    pub fn reload(&self) -> Result<Option<String>, TlsError> {
+        let (config, valid_until) = server_config(&self.identity, self.client_ca.as_ref())?;
         *self.config.write() = config;
-        Ok(())
+        Ok(valid_until)
     }
 
     /// Shakes hands with a client; it has some seconds for that.
@@ -249,10 +255,11 @@ impl Acceptor {
     }
 }
 
+/// The configuration, and until when the certificate is valid.
 fn server_config(
     identity: &Identity,
     client_ca: Option<&PathBuf>,
-) -> Result<Arc<ServerConfig>, TlsError> {
+) -> Result<(Arc<ServerConfig>, Option<String>), TlsError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(setup)?;
@@ -267,9 +274,10 @@ fn server_config(
         }
     };
     let (certs, key) = files::pair(identity)?;
+    let valid_until = expiry::valid_until(&certs[0]);
     let config =
         builder.with_single_cert(certs, key).map_err(|error| files::bad_pair(identity, &error))?;
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), valid_until))
 }
 
 #[cfg(test)]

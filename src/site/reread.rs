@@ -27,8 +27,9 @@ pub(super) async fn tls(
         }
         for (place, done) in done {
             match done {
-                Ok(()) => {
-                    info!(%place, "read certificates and keys again, for connections from now on");
+                Ok(valid_until) => {
+                    let valid_until = valid_until.unwrap_or_else(|| "-".to_owned());
+                    info!(%place, %valid_until, "read certificates and keys again, for connections from now on");
                 }
                 Err(reason) => {
                     error!(%place, %reason, "bad files for TLS, the old ones stay in force");

@@ -365,6 +365,7 @@ fn sighup_changes_the_certificate_for_new_connections_alone() {
     assert!(comes_in(&files.ca) && !comes_in(&next), "nothing is read before SIGHUP");
     sidecar.hang_up();
     eventually("the new certificate", PATIENCE, || comes_in(&next));
+    wait_log(&sidecar, "place=[listen] valid_until=4096-01-01 00:00 UTC");
     assert!(!comes_in(&files.ca));
     assert!(ping(&mut old), "a connection that is there goes on");
     // A bad file changes nothing.
@@ -390,7 +391,6 @@ fn a_client_that_says_nothing_is_closed_and_holds_up_nobody() {
     let mut client = sidecar.client();
     assert!(ping(&mut client));
     // They count.
-    wait_log(&sidecar, "");
     assert!(connect_tls(number(&sidecar.addr()), files.ca.client(None)).is_err());
     let mut one = silent.pop().unwrap();
     one.set_read_timeout(Some(PATIENCE)).unwrap();
