@@ -14,6 +14,7 @@ mod repairs;
 mod rules;
 mod table;
 mod unit;
+mod writes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

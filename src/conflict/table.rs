@@ -3,7 +3,7 @@
 //! Pure, and the same at every site; `docs/decisions/0010` tells the protocol. What goes in comes in
 //! the order of the local Redis's stream, what the peer has seen too.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,23 +13,9 @@ use smallvec::SmallVec;
 use super::effect::{Effect, Touch, hash_key};
 use super::rules::{Rule, follows};
 use super::unit::{Key, RemoteUnit, Touched};
+use super::writes::{Forgotten, Write, Writes};
 use crate::clock::Timestamp;
 use crate::position::{Database, Offset, Position, ReplicationId};
-
-/// Effects told apart on one key; more become one that conflicts with everything.
-const MAX_EFFECTS: usize = 64;
-
-/// Keys of one command that depend on each other.
-type Group = Option<Arc<[Key]>>;
-
-/// The last local write of one kind on a key.
-#[derive(Debug, Clone)]
-struct Write {
-    effect: Effect,
-    end: Offset,
-    time: Timestamp,
-    group: Group,
-}
 
 /// What was found at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +48,7 @@ pub enum Why {
 pub struct Table {
     is_primary: bool,
     max_keys: usize,
-    writes: HashMap<u64, SmallVec<[Write; 1]>, RandomState>,
-    /// The keys by a write on them, the oldest first; a key's last write may be later than the
-    /// one it stands here for.
-    order: VecDeque<(Offset, u64)>,
+    writes: Writes,
     /// Ids of the present history; it may have had several, and has the last one.
     history: Vec<ReplicationId>,
     /// The peer has seen local units up to here.
@@ -88,8 +71,7 @@ impl Table {
         Self {
             is_primary,
             max_keys,
-            writes: HashMap::default(),
-            order: VecDeque::new(),
+            writes: Writes::new(max_keys),
             history: Vec::new(),
             floor: None,
             blind_below: Offset(0),
@@ -138,25 +120,12 @@ impl Table {
             return;
         }
         let hash = hash_key(touch.database, touch.key);
-        let writes = self.writes.entry(hash).or_default();
-        if writes.is_empty() {
-            self.order.push_back((end, hash));
+        let write = Write { effect: touch.effect, end, time, group: group.cloned() };
+        if let Some(Forgotten { last, groups }) = self.writes.enter(hash, write) {
+            self.blind_below = self.blind_below.max(last);
+            self.overflown = true;
+            self.forgot_groups |= groups;
         }
-        let new = Write { effect: touch.effect, end, time, group: group.cloned() };
-        let same = |write: &&mut Write| write.effect == new.effect;
-        if let Some(write) = writes.iter_mut().find(same) {
-            // The groups of all such commands are one: coarser, but none is missed.
-            let group = union(write.group.take(), new.group.as_ref());
-            *write = Write { group, ..new };
-        } else if writes.len() < MAX_EFFECTS {
-            writes.push(new);
-        } else {
-            let groups =
-                writes.iter().fold(new.group, |all, write| union(all, write.group.as_ref()));
-            writes.clear();
-            writes.push(Write { effect: Effect::Change, end, time, group: groups });
-        }
-        self.forget_too_many();
     }
 
     /// A local unit that ends at `end` is about whole databases: what the peer does without having
@@ -167,18 +136,6 @@ impl Table {
         }
         self.blind_below = self.blind_below.max(end);
         self.swaps.extend(swap.map(|(a, b)| (end, a, b)));
-    }
-
-    fn forget_too_many(&mut self) {
-        while self.writes.len() > self.max_keys {
-            let Some((_, hash)) = self.order.pop_front() else { return };
-            if let Some(writes) = self.writes.remove(&hash) {
-                let last = writes.iter().map(|write| write.end).max().unwrap_or_default();
-                self.blind_below = self.blind_below.max(last);
-                self.overflown = true;
-                self.forgot_groups |= writes.iter().any(|write| write.group.is_some());
-            }
-        }
     }
 
     /// The peer has seen local units up to `position`.
@@ -219,15 +176,7 @@ impl Table {
 
     fn raise(&mut self, to: Offset) {
         self.floor = self.floor.max(Some(to));
-        while let Some((_, hash)) = self.order.front().copied().filter(|(end, _)| *end <= to) {
-            self.order.pop_front();
-            let Some(writes) = self.writes.get_mut(&hash) else { continue };
-            writes.retain(|write| write.end > to);
-            match writes.iter().map(|write| write.end).min() {
-                None => drop(self.writes.remove(&hash)),
-                Some(next) => self.order.push_back((next, hash)),
-            }
-        }
+        self.writes.seen(to);
         self.swaps.retain(|(end, ..)| *end > to);
         self.overflown &= self.blind_below > to;
         self.forgot_groups &= self.overflown;
@@ -246,20 +195,22 @@ impl Table {
 
     /// The local writes on the key that neither the unit has seen nor commute with it.
     fn rivals(&self, touched: &Touched, seen: Option<Offset>) -> impl Iterator<Item = &Write> {
-        let writes = self.writes.get(&touched.hash).into_iter().flatten();
         let effect = touched.effect;
-        writes.filter(move |write| {
-            seen.is_none_or(|seen| write.end > seen) && !write.effect.commutes_with(effect)
-        })
+        self.unseen(touched.hash, seen).filter(move |write| !write.effect.commutes_with(effect))
+    }
+
+    /// The local writes on the key with this hash that the unit has not seen.
+    fn unseen(&self, hash: u64, seen: Option<Offset>) -> impl Iterator<Item = &Write> {
+        let seen = seen.max(self.floor);
+        self.writes.of(hash).filter(move |write| Some(write.end) > seen)
     }
 
     /// Whether local clients wrote the key and the peer has not seen that, as far as is known.
     pub fn contains(&self, database: Database, key: &[u8]) -> bool {
         // A primary must not take what it may have deleted; it can send its word instead.
-        let writes = self.writes.get(&hash_key(database, key));
         follows(Rule::SkipEntries)
             && ((self.is_primary && self.overflown)
-                || writes.is_some_and(|writes| writes.iter().any(|w| Some(w.end) > self.floor)))
+                || self.unseen(hash_key(database, key), None).next().is_some())
     }
 
     /// Which commands of a unit that is about to be applied are left out, and why.
@@ -317,6 +268,8 @@ impl Table {
         let spreads = || unit.touched.iter().any(|touched| touched.together);
         if !self.writes.is_empty() || blind || spreads() {
             found = self.find(unit, seen, blind, is_open);
+        }
+        if !found.is_empty() {
             left_out = self.judge(unit);
         }
         for one in &mut found {
@@ -358,8 +311,7 @@ impl Table {
         while let Some(one) = all.keys.get(at).filter(|_| follows(Rule::Spread)) {
             let Key { database, name } = one.key.clone();
             at += 1;
-            let writes = self.writes.get(&hash_key(database, &name)).into_iter().flatten();
-            let unseen = writes.filter(|write| seen.is_none_or(|seen| write.end > seen));
+            let unseen = self.unseen(hash_key(database, &name), seen);
             for key in unseen.filter_map(|write| write.group.as_deref()).flatten() {
                 all.add(key, Some(Effect::Change), None);
             }
@@ -384,7 +336,7 @@ impl Table {
         Some(Position { replid: *self.history.last()?, offset: self.floor? })
     }
 
-    /// How many keys.
+    /// How many keys, about: some the peer may have seen.
     pub fn len(&self) -> usize {
         self.writes.len()
     }
@@ -433,15 +385,4 @@ pub fn group(touches: &[Touch<'_>]) -> Option<Arc<[Key]>> {
         .map(|touch| Key { database: touch.database, name: Bytes::copy_from_slice(touch.key) })
         .collect();
     (!keys.is_empty()).then(|| keys.into())
-}
-
-fn union(one: Group, other: Option<&Arc<[Key]>>) -> Group {
-    let (Some(one), Some(other)) = (&one, other) else { return one.or_else(|| other.cloned()) };
-    if other.iter().all(|key| one.contains(key)) {
-        return Some(one.clone());
-    }
-    let mut keys = [&one[..], other].concat();
-    keys.sort();
-    keys.dedup();
-    Some(keys.into())
 }
