@@ -13,6 +13,6 @@ mod verdict;
 
 pub use applier::Applier;
 pub use batch::{Item, Kind};
-pub use checkpoint::{read_checkpoints, take_over};
+pub use checkpoint::{clear_foreign_checkpoint, read_checkpoints, take_over};
 pub(crate) use pipeline::Pipeline;
 pub use pipeline::{ApplyError, ApplySetup};

@@ -22,7 +22,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::apply::{Applier, ApplyError, ApplySetup, read_checkpoints, take_over};
+use crate::apply::{
+    Applier, ApplyError, ApplySetup, clear_foreign_checkpoint, read_checkpoints, take_over,
+};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::Flush;
@@ -267,6 +269,9 @@ impl Link {
     async fn begin(&self) -> Result<Begun, LinkError> {
         let mut local = Connection::open(&self.target).await?;
         let server = take_over(&mut local, &self.site, &self.status.site).await?;
+        if clear_foreign_checkpoint(&mut local).await? {
+            warn!(site = %self.status.site, "the key of the checkpoints was no hash, taken away");
+        }
         let checkpoints = read_checkpoints(&mut local, &self.status.site).await?;
         let peer_error = |source| LinkError::Peer { addr: self.peer.addr.clone(), source };
         let mut peer = Connection::open(&self.peer).await.map_err(peer_error)?;

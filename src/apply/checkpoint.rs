@@ -70,6 +70,18 @@ pub async fn read_checkpoints(
     Ok(found)
 }
 
+/// Takes the key of the checkpoints away if it is no hash: somebody wrote it, and no mark could be
+/// written. Whether that was so. Database 0 is selected.
+pub async fn clear_foreign_checkpoint(connection: &mut Connection) -> Result<bool, RedisError> {
+    let kind = connection.call(&[b"TYPE", CHECKPOINT_KEY]).await?;
+    let good =
+        matches!(&kind, BytesFrame::SimpleString(kind) if matches!(&kind[..], b"hash" | b"none"));
+    if !good {
+        connection.call(&[b"DEL", CHECKPOINT_KEY]).await?;
+    }
+    Ok(!good)
+}
+
 fn checkpoint(values: &[BytesFrame]) -> Option<Checkpoint> {
     let text = |value: &BytesFrame| match value {
         BytesFrame::BulkString(text) => Some(text.clone()),

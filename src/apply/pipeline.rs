@@ -42,6 +42,13 @@ pub enum ApplyError {
     /// not known any more, so that the snapshot can't be taken as it was asked for.
     #[error("the local Redis began another history during the full sync")]
     HistoryBroke,
+    /// A batch was executed without its mark, so it comes back in the stream as if local clients had
+    /// written it, and the checkpoint does not tell of it.
+    #[error(
+        "somebody wrote the key redis-duplex-checkpoint of the local Redis ({0}): what was applied \
+         just now may come back to the peer, and both sites take a full sync; leave this key alone"
+    )]
+    MarkRefused(String),
 }
 
 /// What an applier works with.
@@ -291,6 +298,9 @@ impl Pipeline {
                 self.pending.push_front(item);
             }
             return Ok(());
+        }
+        if let Some(text) = elements(reply).next().and_then(error_text) {
+            return Err(ApplyError::MarkRefused(text));
         }
         for (item, text) in failures(&flight, reply) {
             self.report(&flight.batch.items[item.0], item.1, &text);

@@ -50,6 +50,9 @@ pub(super) fn judge(mut got: Vec<Bytes>) -> Result<Tried, Lost> {
         return Ok(Tried::Alone(queued));
     }
     if exec.starts_with(b"*") && !exec.starts_with(b"*-") {
+        if resp::elements(&exec).next().is_some_and(|mark| mark.starts_with(b"-")) {
+            return Err(Lost::Unexpected("a mark: somebody wrote the key redis-duplex-checkpoint"));
+        }
         let items: Vec<Bytes> =
             resp::elements(&exec).skip(1).map(|item| exec.slice_ref(item)).collect();
         let whole = items.len() == queued.len();

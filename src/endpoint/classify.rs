@@ -144,6 +144,9 @@ fn of_checkpoint(name: &[u8], request: &Request) -> Option<Class> {
         let alone = others.len() < 2;
         return Some(if alone { Class::Checkpoint(replies::ONE) } else { Class::Instead(others) });
     }
+    if is_among_others(name, request) {
+        return Some(Class::Refused(replies::OWN_KEY));
+    }
     let renamed = matches!(name, b"rename" | b"renamenx" | b"copy");
     if request.arg(1) != CHECKPOINT_KEY && !(renamed && request.arg(2) == CHECKPOINT_KEY) {
         return None;
@@ -153,6 +156,19 @@ fn of_checkpoint(name: &[u8], request: &Request) -> Option<Class> {
         | b"rename" | b"ltrim" | b"lset" | b"xgroup" | b"xsetid" | b"pfmerge" => replies::OK,
         _ => replies::ONE,
     }))
+}
+
+/// Whether it would write the checkpoint hash as one of several keys.
+fn is_among_others(name: &[u8], request: &Request) -> bool {
+    let is_own = |at: usize| request.arg(at) == CHECKPOINT_KEY;
+    match name {
+        b"mset" | b"msetnx" => (1..request.len()).step_by(2).any(is_own) && request.len() > 3,
+        b"smove" | b"lmove" | b"rpoplpush" | b"bitop" | b"xgroup" => is_own(2),
+        b"sort" | b"georadius" | b"georadiusbymember" | b"eval" | b"evalsha" | b"fcall" => {
+            (2..request.len()).any(is_own)
+        }
+        _ => false,
+    }
 }
 
 fn number(text: &[u8]) -> Option<u32> {
@@ -222,5 +238,12 @@ mod tests {
         let rest = ["DEL", "a"].map(|word| word.as_bytes().to_vec()).to_vec();
         assert_eq!(class(&format!("DEL {key} a")), Class::Instead(rest));
         assert_eq!(class(&format!("SET a {key}")), Class::Batch { writes: true });
+        for words in
+            ["MSET a 1 KEY x", "SMOVE a KEY m", "SORT a STORE KEY", "XGROUP CREATE KEY g $"]
+        {
+            let words = words.replace("KEY", key);
+            assert_eq!(class(&words), Class::Refused(replies::OWN_KEY), "{words}");
+        }
+        assert_eq!(class(&format!("MSET a {key}")), Class::Batch { writes: true });
     }
 }

@@ -26,6 +26,9 @@ pub(super) const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pai
 /// The words by which clients know that they may go on without a password.
 pub(super) const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password \
      configured for the default user";
+/// A write of the checkpoint hash together with other keys.
+pub(super) const OWN_KEY: &str =
+    "ERR the key redis-duplex-checkpoint is the sidecar's own: leave it out";
 pub(super) const NO_REPLICAOF: &str = "ERR this port belongs to redis-duplex, which follows only \
      its local Redis: send REPLICAOF to the Redis itself";
 pub(super) const NO_MIGRATE: &str = "ERR MIGRATE can't be taken back if only half of it succeeds: \

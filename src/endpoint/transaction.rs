@@ -108,6 +108,9 @@ fn without_mark(
     marks: usize,
     items: &[Item],
 ) -> Result<(BytesMut, Option<u32>), Lost> {
+    if resp::elements(reply).take(marks).any(|mark| mark.starts_with(b"-")) {
+        return Err(Lost::Unexpected("a mark: somebody wrote the key redis-duplex-checkpoint"));
+    }
     let mut out = BytesMut::with_capacity(reply.len());
     resp::put_array(&mut out, items.len());
     let mut selected = None;

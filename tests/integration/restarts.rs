@@ -464,6 +464,31 @@ fn a_deleted_checkpoint_is_written_again() {
     no_full_sync_since_the_start(&pair);
 }
 
+/// Then marks can't be written, and what is applied comes back as if clients had written it.
+#[test]
+fn a_checkpoint_that_somebody_overwrote_is_told_and_both_sites_end_the_same() {
+    let mut pair = streaming_pair();
+    for sidecar in [&mut pair.sidecar_a, &mut pair.sidecar_b] {
+        sidecar.allow_log("the link broke");
+        sidecar.allow_log("the key of the checkpoints was no hash");
+        sidecar.allow_log("a peer's link ends");
+    }
+    cmd("INCR").arg("n").exec(&mut pair.b.client()).unwrap();
+    pair.wait_equal(PATIENCE);
+    cmd("SET").arg(CHECKPOINT).arg("mine").exec(&mut pair.a.client()).unwrap();
+    for _ in 0..20 {
+        cmd("INCR").arg("n").exec(&mut pair.b.client()).unwrap();
+    }
+    eventually("the checkpoint to be there again", PATIENCE, || {
+        let kind: String = cmd("TYPE").arg(CHECKPOINT).query(&mut pair.a.client()).unwrap();
+        kind == "hash"
+    });
+    pair.wait_streaming();
+    pair.wait_equal(CATCH_UP);
+    let errors: String = cmd("DUPLEX").arg("ERRORS").query(&mut pair.sidecar_a.client()).unwrap();
+    assert!(errors.contains("somebody wrote the key redis-duplex-checkpoint"), "{errors}");
+}
+
 fn pair_with_flush(policy: &str) -> Pair {
     let preload = |a: &RedisServer, b: &RedisServer| {
         for database in [0, 3] {
