@@ -106,14 +106,29 @@ impl Conflicts {
 
     /// A history begins; positions of an earlier one mean nothing any more.
     pub fn begin_history(&self, position: Position) {
-        self.table.lock().begin_history(position);
+        let same = {
+            let mut table = self.table.lock();
+            let same = table.has_history(position.replid);
+            table.begin_history(position);
+            same
+        };
+        if !same {
+            // A full sync follows.
+            self.all.send_replace(None);
+            *self.asking.lock() = None;
+        }
+        self.repairs.begin_again(Some(position.offset));
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.scanned.send_replace(position.offset);
     }
 
     /// The history goes on under another id.
     pub fn rename_history(&self, replid: ReplicationId) {
-        self.table.lock().rename_history(replid);
+        let mut table = self.table.lock();
+        if !table.has_history(replid) {
+            self.repairs.begin_again(None);
+        }
+        table.rename_history(replid);
     }
 
     /// The history had this id before.
@@ -419,5 +434,19 @@ mod tests {
         let breaks = async { conflicts.begin_history(at(100)) };
         let (in_time, ()) = tokio::join!(conflicts.caught_up(later, soon), breaks);
         assert!(!in_time);
+    }
+
+    /// A key was read, and the stream broke before the mark of that came by.
+    #[test]
+    fn a_key_whose_mark_never_comes_is_read_again_at_the_next_conflict() {
+        let conflicts = Conflicts::new(Policy::Converge, true, 9);
+        let at = |offset| Position { replid: ReplicationId::random(), offset: Offset(offset) };
+        let key = || Key { database: Database(0), name: "k".into() };
+        conflicts.begin_history(at(1000));
+        conflicts.repairs.ask(key(), Offset(1000));
+        assert_eq!(conflicts.repairs.take_now(9), [key()]);
+        conflicts.begin_history(at(14));
+        conflicts.repairs.ask(key(), Offset(20));
+        assert_eq!(conflicts.repairs.take_now(9), [key()]);
     }
 }

@@ -274,6 +274,11 @@ impl Journal {
         Some(UnitReader::new(self.core.clone(), epoch, position.offset))
     }
 
+    /// Whether the reader reads the present history: all that it can get comes from there.
+    pub fn is_present(&self, reader: &UnitReader) -> bool {
+        self.core.visible.lock().epoch == reader.epoch()
+    }
+
     /// The history that began when this reader's broke: where, and a reader of it.
     pub fn read_next(&self, reader: &UnitReader) -> Option<(Position, UnitReader)> {
         let (begins, epoch) = self.core.visible.lock().after(reader.epoch())?;

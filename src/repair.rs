@@ -100,7 +100,8 @@ impl Repairer {
     /// Asks for all keys that were written within the span.
     async fn ask_all(&self, Span { from, to }: Span, stop: &CancellationToken) {
         let mut head = self.journal.watch();
-        let there = head.wait_for(|head| head.position.offset >= to);
+        let epoch = self.journal.head().epoch;
+        let there = head.wait_for(|head| head.epoch != epoch || head.position.offset >= to);
         tokio::select! {
             () = stop.cancelled() => return,
             _ = there => {}

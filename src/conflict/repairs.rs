@@ -70,6 +70,17 @@ impl Repairs {
         self.more.notify_one();
     }
 
+    /// The stream broke: marks of reads that were under way may never come by, so all keys are read
+    /// again. In a new history that begins at `seen` the peer had seen that.
+    pub fn begin_again(&self, seen: Option<Offset>) {
+        let mut state = self.state.lock();
+        state.waiting = state.open.keys().cloned().collect();
+        if let Some(seen) = seen {
+            state.open.values_mut().for_each(|since| *since = seen);
+        }
+        self.more.notify_one();
+    }
+
     /// The mark of their read came by in the stream: what is found from now on is read anew.
     pub fn read(&self, keys: &[Key]) {
         let mut state = self.state.lock();

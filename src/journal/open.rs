@@ -92,7 +92,8 @@ pub(super) fn open(
         dir = %dir.display(), position = %state.position, units = state.units,
         "the journal is open"
     );
-    let visible = Visible::new(state, found.segments, found.pasts, (cache, max_size, size));
+    let visible =
+        Visible::new(state, (found.began, found.segments), found.pasts, (cache, max_size, size));
     let core = Core::new(writer, visible, config.fsync, max_size, clock);
     {
         let mut writer = core.writer.lock();

@@ -12,12 +12,15 @@ use super::JournalError;
 use super::record::{Record, Session, State};
 use super::segment::{Broken, FORMAT, Head, Join, Records, Segment, SegmentFile};
 use super::visible::Past;
+use crate::position::Offset;
 
 /// What is there.
 #[derive(Debug)]
 pub(super) struct Recovered {
     /// Histories that broke.
     pub pasts: VecDeque<Past>,
+    /// Where the present one began, if that is here.
+    pub began: Option<Offset>,
     pub segments: VecDeque<Segment>,
     pub state: State,
     /// The last one that wrote.
@@ -57,6 +60,7 @@ pub(super) fn recover(dir: &Path, boot: &str) -> Result<Option<Recovered>, Journ
     };
     let mut found = Recovered {
         pasts: VecDeque::new(),
+        began: None,
         segments: VecDeque::new(),
         state: first.state.clone(),
         session: first.session.clone(),
@@ -89,7 +93,13 @@ fn open_all(dir: &Path) -> Result<(Vec<Opened>, Option<Unreadable>), JournalErro
         sequences.extend(SegmentFile::sequence(&entry.map_err(failed)?.path()));
     }
     sequences.sort_unstable();
-    if let Some(gap) = sequences.windows(2).rposition(|pair| pair[0] + 1 != pair[1]) {
+    // What a crash took of a history that broke leaves a gap before the next one.
+    let breaks = |sequence| {
+        let opened = SegmentFile::open(&SegmentFile::path(dir, sequence), sequence);
+        opened.is_ok_and(|(_, head, _)| head.join == Join::Breaks)
+    };
+    let is_gap = |pair: &[u64]| pair[0] + 1 != pair[1] && !breaks(pair[1]);
+    if let Some(gap) = sequences.windows(2).rposition(is_gap) {
         let before = sequences[gap + 1];
         warn!(dir = %dir.display(), before, "segments of the journal are missing, older ones go");
         for sequence in sequences.drain(..=gap) {
@@ -116,6 +126,7 @@ impl Recovered {
     pub(super) fn first(segment: Segment, state: State, session: Session) -> Self {
         Self {
             segments: [segment].into(),
+            began: Some(state.last_unit),
             pasts: VecDeque::new(),
             state,
             session,
@@ -148,7 +159,8 @@ impl Recovered {
             State { follower_id: head.state.follower_id, ..self.state.clone() } == head.state;
         if breaks {
             let segments = std::mem::take(&mut self.segments);
-            self.pasts.push_back(Past { state: self.state.clone(), epoch: 0, segments });
+            let (state, began) = (self.state.clone(), self.began);
+            self.pasts.push_back(Past { state, epoch: 0, began, segments });
         } else if !follows {
             if may_be_lost(self, sequence.saturating_sub(1)) {
                 (self.cut, self.dropping) = (true, true);
@@ -156,6 +168,9 @@ impl Recovered {
             }
             let broken = Broken::Changed("it does not continue the segment before");
             return Err(unusable(&file.path, 0, broken));
+        }
+        if head.join != Join::GoesOn {
+            self.began = Some(head.state.last_unit);
         }
         self.state = head.state;
         self.session = head.session;

@@ -289,6 +289,47 @@ async fn what_broke_makes_room_first_and_only_so_many_are_kept() {
 }
 
 #[tokio::test]
+async fn a_reader_of_a_past_that_goes_is_not_told_that_it_read_all_of_it() {
+    let mut stage = Stage::new(Fsync::Everysec);
+    stage.config.max_size = ByteSize::mib(4);
+    stage.open(BOOT).unwrap();
+    let old = Position { replid: ReplicationId::random(), offset: Offset(1000) };
+    stage.journal().begin_history(old, Database(0)).await.unwrap();
+    for _ in 0..9 {
+        stage.append(100 << 10).await.unwrap();
+    }
+    let new = Position { replid: ReplicationId::random(), offset: Offset(5) };
+    stage.journal().begin_history(new, Database(0)).await.unwrap();
+    let mut slow = stage.journal().read_past(old).unwrap();
+    assert!(matches!(slow.read().await, Ok(Read::Block(_))));
+    for _ in 0..60 {
+        stage.append(100 << 10).await.unwrap();
+    }
+    assert!(!stage.journal().knew(old));
+    let (mut got, mut end) = (1, slow.read().await);
+    while let Ok(Read::Block(_)) = end {
+        got += 1;
+        end = slow.read().await;
+    }
+    let all = matches!(end, Err(NotInJournal::HistoryBroke));
+    assert!(got == 9 || !all, "{got} of 9 blocks, then as if that was all");
+}
+
+#[tokio::test]
+async fn a_reader_of_what_broke_since_is_told_apart() {
+    let mut stage = Stage::begun(Fsync::Everysec).await;
+    let mut reader = stage.journal().read_from(stage.journal().head().position).unwrap();
+    assert!(matches!(reader.read().await, Ok(Read::Idle(_))));
+    assert!(stage.journal().is_present(&reader));
+    stage.append(100).await.unwrap();
+    let position = Position { replid: ReplicationId::random(), offset: Offset(5) };
+    stage.journal().begin_history(position, Database(0)).await.unwrap();
+    // Its unit is not of the history in which a snapshot is cut now.
+    assert!(!stage.journal().is_present(&reader));
+    assert!(matches!(reader.read().await, Ok(Read::Block(_))));
+}
+
+#[tokio::test]
 async fn a_new_history_ends_readers() {
     let mut stage = Stage::begun(Fsync::Everysec).await;
     let before = stage.journal().head();

@@ -21,6 +21,8 @@ pub(super) struct Past {
     pub state: State,
     /// While it was the present one.
     pub epoch: u64,
+    /// Where it began, if that is known: its oldest segments may be gone.
+    pub began: Option<Offset>,
     pub segments: VecDeque<Segment>,
 }
 
@@ -28,6 +30,8 @@ pub(super) struct Past {
 pub(super) struct Visible {
     pub state: State,
     pub epoch: u64,
+    /// Where this history began, if that is known.
+    began: Option<Offset>,
     /// Those before this history, oldest first.
     pub pasts: VecDeque<Past>,
     /// The recent blocks.
@@ -66,7 +70,7 @@ pub(super) enum Found {
 impl Visible {
     pub(super) fn new(
         state: State,
-        segments: VecDeque<Segment>,
+        (began, segments): (Option<Offset>, VecDeque<Segment>),
         mut pasts: VecDeque<Past>,
         (max_cached, max_size, segment_size): (usize, u64, u64),
     ) -> Self {
@@ -76,6 +80,7 @@ impl Visible {
             epoch += 1;
         }
         Self {
+            began,
             pasts,
             cached_from: state.last_unit,
             cached_from_follower: state.follower,
@@ -131,7 +136,8 @@ impl Visible {
         if written.join != Join::GoesOn {
             let segments = std::mem::take(&mut self.segments);
             let state = self.state.clone();
-            self.pasts.push_back(Past { state, epoch: self.epoch, segments });
+            let (epoch, began) = (self.epoch, self.began.replace(written.state.last_unit));
+            self.pasts.push_back(Past { state, epoch, began, segments });
             let kept = if written.join == Join::Breaks { MAX_PASTS } else { 0 };
             while self.pasts.len() > kept {
                 let past = self.pasts.pop_front();
@@ -224,9 +230,10 @@ impl Visible {
             return self.find(wanted, cursor);
         }
         let past = self.pasts.iter().find(|past| past.epoch == epoch);
-        let past = past.ok_or(NotInJournal::HistoryBroke)?;
-        match wanted {
-            Wanted::Units(asked) if asked < past.state.last_unit => {
+        match (wanted, past) {
+            // What was still to be read of it went: that must not look as if it had been read.
+            (Wanted::Units(asked), None) => Err(NotInJournal::dropped(asked, self.state.position)),
+            (Wanted::Units(asked), Some(past)) if asked < past.state.last_unit => {
                 past.check_kept(asked)?;
                 on_disk(&past.segments, wanted, cursor)
             }
@@ -246,14 +253,17 @@ impl Visible {
 
     /// Where the history behind this epoch began; its id and its epoch.
     pub(super) fn after(&self, epoch: u64) -> Option<(Position, u64)> {
-        let begins = |state: &State, segments: &VecDeque<Segment>| {
-            let offset = segments.front()?.first;
+        let begins = |state: &State, began: Option<Offset>, segments: &VecDeque<Segment>| {
+            let offset =
+                began.filter(|began| segments.front().is_some_and(|s| s.first == *began))?;
             Some(Position { replid: state.position.replid, offset })
         };
         let mut later = self.pasts.iter().filter(|past| past.epoch > epoch);
         match later.next() {
-            Some(past) => Some((begins(&past.state, &past.segments)?, past.epoch)),
-            None if epoch < self.epoch => Some((begins(&self.state, &self.segments)?, self.epoch)),
+            Some(past) => Some((begins(&past.state, past.began, &past.segments)?, past.epoch)),
+            None if epoch < self.epoch => {
+                Some((begins(&self.state, self.began, &self.segments)?, self.epoch))
+            }
             None => None,
         }
     }

@@ -55,13 +55,14 @@ impl<'a> Intake<'a> {
             Frame::Resume { from } => {
                 self.at = Some(from);
                 self.link.status.set_checkpoint(Some(from.position));
-                if from.owed {
-                    self.link.pairing.full_sync_comes();
-                    self.link.status.set_state(LinkState::FullSync);
-                } else {
+                if !from.owed {
                     self.link.status.set_state(LinkState::Streaming);
+                    return Ok(());
                 }
-                Ok(())
+                self.link.pairing.full_sync_comes();
+                self.link.status.set_state(LinkState::FullSync);
+                // From here on the snapshot is owed, also if no unit comes.
+                self.send(vec![Item::checkpoint_only(from)]).await
             }
             Frame::Continue { at } => {
                 if !self.is_owed() || !at.owed {

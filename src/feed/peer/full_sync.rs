@@ -78,6 +78,10 @@ impl Feed {
         self.while_waiting(stream, "the source catches up", snapshot.caught_up(&self.journal))
             .await??;
         if let Some(units) = units {
+            if !self.journal.is_present(&units) {
+                // The peer asks again where it then stands.
+                return Err(NotInJournal::HistoryBroke.into());
+            }
             send_up_to(stream, units, snapshot.at.offset).await?;
         }
         self.send_snapshot(stream, snapshot, (pair, mirror, seen)).await
@@ -117,7 +121,9 @@ impl Feed {
         request: &LinkRequest,
     ) -> Result<Option<UnitReader>, PeerEnd> {
         let journal = &self.journal;
-        let newest = newest(&request.checkpoints, |at| journal.knows(at) || journal.knew(at));
+        let present = newest(&request.checkpoints, |at| journal.knows(at));
+        let present = present.filter(|from| journal.knows(from.position));
+        let newest = present.or_else(|| newest(&request.checkpoints, |at| journal.knew(at)));
         let Some(from) = newest.map(|from| Checkpoint { owed: true, ..from }) else {
             return Ok(None);
         };
