@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::session::Session;
+use super::session::{Session, Strangers};
 use super::{Endpoint, SessionEnd, replies};
 use crate::net::{AcceptError, Acceptor, Stream, send, tune};
 
@@ -73,6 +73,7 @@ pub async fn serve<F, Fut>(
             continue;
         }
         let stranger = stranger.ok().filter(|_| !endpoint.users.is_open());
+        let stranger = (Arc::clone(&strangers), stranger);
         let session = session((stream, peer), stranger, Arc::clone(&endpoint), token.clone());
         let hand_over = hand_over.clone();
         tracker.spawn(async move {
@@ -97,7 +98,7 @@ fn room_for_strangers(endpoint: &Endpoint) -> usize {
 
 async fn session(
     (socket, peer): (TcpStream, SocketAddr),
-    stranger: Option<OwnedSemaphorePermit>,
+    stranger: Strangers,
     endpoint: Arc<Endpoint>,
     token: CancellationToken,
 ) -> SessionEnd {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,9 @@ use crate::resp::{Limits, Request, RequestError, RequestParser};
 
 /// How long a client may take to hear in TLS that its connection is closed.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The places of clients that have not said who they are, and a new client's own.
+pub(super) type Strangers = (Arc<Semaphore>, Option<OwnedSemaphorePermit>);
 
 /// Requests that go to the local Redis together.
 enum Run {
@@ -64,6 +67,8 @@ pub(super) struct Session {
     who: Option<Identity>,
     /// Its place among those that have not.
     stranger: Option<OwnedSemaphorePermit>,
+    /// All such places.
+    strangers: Arc<Semaphore>,
     /// Since when it has not, if so.
     unknown_since: Instant,
     /// Wrong passwords so far.
@@ -102,11 +107,11 @@ impl Run {
 
 impl Session {
     /// A session that ends early, when all that is under way is answered, once `token` is
-    /// cancelled.
+    /// cancelled. Of the places of `strangers` it holds `stranger`, if there are any users.
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         (client, peer): (Stream, SocketAddr),
-        stranger: Option<OwnedSemaphorePermit>,
+        (strangers, stranger): Strangers,
         token: CancellationToken,
     ) -> Self {
         let who = endpoint.users.at_first();
@@ -121,6 +126,7 @@ impl Session {
             replies: Replies::default(),
             who,
             stranger,
+            strangers,
             unknown_since: now,
             failures: 0,
             sent: now,

@@ -71,6 +71,55 @@ fn a_stranger_has_some_seconds_however_slowly_it_sends() {
 }
 
 #[test]
+fn a_stranger_that_does_not_read_is_closed_early() {
+    let port = port("");
+    let mut client = port.client();
+    let began = Instant::now();
+    // Of the replies to these the kernel takes some megabytes, and 64 MiB once were ours to hold.
+    let lines = b"a\n".repeat(1 << 20);
+    client.write_until_closed(&lines);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    // Who is known may send much more, and be a stranger again once it has read enough.
+    let mut known = port.client();
+    assert_eq!(known.say("AUTH p"), "+OK");
+    known.write(&command("PING").repeat(20_000));
+    known.write(&command("RESET"));
+    for _ in 0..20_000 {
+        assert_eq!(known.text(), "+PONG");
+    }
+    assert_eq!(known.text(), "+RESET");
+    assert_eq!(known.say("AUTH p"), "+OK");
+}
+
+#[test]
+fn reset_gives_a_stranger_no_more_time_and_makes_one_of_who_was_known() {
+    let port = port("max_connections = 64");
+    let mut client = port.client();
+    let began = Instant::now();
+    while client.try_write(&command("RESET")).is_ok() && client.is_open(Duration::from_millis(500))
+    {
+        assert!(began.elapsed() < Duration::from_secs(15), "still open");
+    }
+    assert!(began.elapsed() > Duration::from_secs(8), "{:?}", began.elapsed());
+    let mut known = [(); 2].map(|()| {
+        let mut client = port.client();
+        assert_eq!(client.say("AUTH p"), "+OK");
+        client
+    });
+    let mut strangers: Vec<Client> = (0..15).map(|_| port.client()).collect();
+    for stranger in &mut strangers {
+        assert!(stranger.say("PING").starts_with("-NOAUTH"));
+    }
+    let refused = "-ERR too many clients that have not said who they are";
+    assert_eq!(known[0].say("RESET"), "+RESET");
+    assert_eq!(port.client().text(), refused);
+    assert_eq!(known[1].say("RESET"), refused);
+    assert_eq!(known[1].text(), "", "closed");
+    assert_eq!(known[0].say("AUTH p"), "+OK");
+    assert!(port.client().say("PING").starts_with("-NOAUTH"));
+}
+
+#[test]
 fn idle_clients_are_closed_but_not_subscribers() {
     let port = port("timeout = \"400ms\"");
     let [mut idle, mut busy, mut subscriber, mut modern] = [(); 4].map(|()| {

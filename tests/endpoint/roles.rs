@@ -223,3 +223,21 @@ fn subcommands_are_judged_on_their_own() {
     assert!(syncer.say("EXEC").starts_with("-EXECABORT"));
     assert_eq!(syncer.say("GET k"), "$-1");
 }
+
+#[test]
+fn who_was_subscribed_may_no_more_than_before() {
+    let port = Port::start(USERS);
+    let mut client = known(&port, "syncer");
+    for _ in 0..2 {
+        assert!(client.say("SUBSCRIBE x").starts_with("*3"));
+        assert!(client.say("UNSUBSCRIBE x").starts_with("*3"));
+        let reply = client.say("MONITOR");
+        assert!(reply.starts_with("-NOPERM"), "{reply}");
+    }
+    assert_eq!(client.say("SET k v"), "+OK");
+    let mut admin = known(&port, "admin");
+    assert!(admin.say("SUBSCRIBE x").starts_with("*3"));
+    assert!(admin.say("UNSUBSCRIBE x").starts_with("*3"));
+    assert_eq!(admin.say("MONITOR"), "+OK");
+    assert_eq!(admin.say("RESET"), "+RESET");
+}

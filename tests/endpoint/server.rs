@@ -175,6 +175,14 @@ impl Client {
         self.stream.write_all(bytes)
     }
 
+    /// Writes this again and again, and reads nothing, until the connection is closed. For
+    /// [`LIMIT`] at most, and for that long if it is not.
+    pub fn write_until_closed(&mut self, bytes: &[u8]) {
+        self.stream.set_write_timeout(Some(LIMIT)).unwrap();
+        let limit = Instant::now() + LIMIT;
+        while Instant::now() < limit && self.stream.write(bytes).is_ok() {}
+    }
+
     /// Whether it is not closed within this time; what comes meanwhile is dropped.
     pub fn is_open(&mut self, within: Duration) -> bool {
         self.stream.set_read_timeout(Some(within)).unwrap();

@@ -29,7 +29,7 @@ impl Session {
             }
             Class::Auth => return Ok(self.auth(&request).await),
             Class::Hello => return self.hello(&request).await,
-            Class::Reset => self.reset(),
+            Class::Reset => return self.reset().await,
             Class::Quit => {
                 self.replies.reply(replies::OK);
                 return Ok(Next::Close);
@@ -126,14 +126,16 @@ impl Session {
             };
             match end {
                 PipeEnd::Closed => return Ok(Next::Close),
-                PipeEnd::Reset => {
-                    self.reset();
-                    return Ok(Next::Go);
-                }
+                PipeEnd::Reset => return self.reset().await,
                 PipeEnd::Normal(next) => {
                     let class = classify(&self.endpoint.table, &next);
                     if !matches!(class, Class::Subscribe | Class::Monitor) {
                         return Box::pin(self.take(next)).await;
+                    }
+                    // Not by `take`: who goes in and out again and again would nest it without end.
+                    if let Err(error) = self.judge(&class, &next) {
+                        self.replies.error(&error);
+                        return Ok(Next::Go);
                     }
                     request = next;
                 }

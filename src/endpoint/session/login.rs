@@ -93,16 +93,26 @@ impl Session {
         Ok(Next::Go)
     }
 
-    /// As a new connection; the one to the local Redis goes, and with it what it knew.
-    pub(super) fn reset(&mut self) {
+    /// As a new connection; the one to the local Redis goes, and with it what it knew. Who was known
+    /// needs a place among the strangers again; whoever was none gets no more time by it.
+    pub(super) async fn reset(&mut self) -> Result<Next, Broken> {
+        if self.who.is_some() && !self.endpoint.users.is_open() {
+            self.wait_as_stranger().await?;
+            let Ok(place) = Arc::clone(&self.strangers).try_acquire_owned() else {
+                self.replies.error(replies::TOO_MANY_STRANGERS);
+                return Ok(Next::Close);
+            };
+            self.stranger = Some(place);
+            self.unknown_since = Instant::now();
+        }
         self.local = Local::new(Arc::clone(&self.endpoint));
         self.who = self.endpoint.users.at_first();
         self.parser.set_limits(limits(&self.endpoint, self.who.is_some()));
-        self.unknown_since = Instant::now();
         self.in_multi = false;
         self.watching = false;
         self.subscribed = false;
         self.replies.reset_mode();
         self.replies.reply(replies::RESET);
+        Ok(Next::Go)
     }
 }

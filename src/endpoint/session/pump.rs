@@ -22,6 +22,9 @@ use crate::net::send;
 pub(super) const READ_AHEAD: usize = 1024 * 1024;
 /// How much a client may leave unread; then nothing more is done for it until it reads.
 const MAX_UNREAD: usize = 64 * 1024 * 1024;
+/// How much one may that has not said who it is; then it is closed. As much as the longest request
+/// that is read of it (`Limits::STRANGER`), and some thousand errors.
+const MAX_UNREAD_OF_STRANGER: usize = 64 * 1024;
 /// How long what is under way may still take when the sidecar stops or the client is gone.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a client whose session is over has to take its replies.
@@ -45,7 +48,7 @@ impl Session {
     /// Waits for the next thing to happen, and takes it. Reads on while less than `read_ahead` of
     /// the client's input is there. An error means that the session is over.
     pub(super) async fn pump(&mut self, read_ahead: usize) -> Result<(), Broken> {
-        let has_room = self.replies.out.len() < MAX_UNREAD;
+        let has_room = self.replies.out.len() < self.max_unread();
         let reads = !self.ended && has_room && self.input.len() < read_ahead;
         let draining = self.deadline.is_some();
         if self.replies.out.is_empty() {
@@ -137,10 +140,26 @@ impl Session {
 
     /// Waits until the client has taken enough of its replies for more to be done.
     pub(super) async fn wait_for_reader(&mut self) -> Result<(), Broken> {
-        while self.replies.out.len() >= MAX_UNREAD {
+        while self.replies.out.len() >= self.max_unread() {
+            if self.who.is_none() {
+                tracing::debug!(peer = %self.peer, "a stranger does not read; closed");
+                return Err(Broken);
+            }
             self.pump(READ_AHEAD).await?;
         }
         Ok(())
+    }
+
+    /// Waits until a known client has taken so much that it can be a stranger again.
+    pub(super) async fn wait_as_stranger(&mut self) -> Result<(), Broken> {
+        while self.replies.out.len() >= MAX_UNREAD_OF_STRANGER / 2 {
+            self.pump(READ_AHEAD).await?;
+        }
+        Ok(())
+    }
+
+    fn max_unread(&self) -> usize {
+        if self.who.is_none() { MAX_UNREAD_OF_STRANGER } else { MAX_UNREAD }
     }
 }
 
