@@ -6,6 +6,9 @@ use super::replies;
 use crate::position::ReplicationId;
 use crate::resp::Request;
 
+/// Most bytes of an address: a host name has no more (RFC 1035, 2.3.4).
+const LONGEST_ADDRESS: usize = 255;
+
 /// What a replica asks for and what it can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the wire protocol")]
@@ -60,7 +63,9 @@ impl ReplicaWish {
                         .parse()
                         .map_err(|_| "ERR value is not an integer or out of range".to_owned())?;
                 }
-                b"ip-address" => self.address = value.into_owned(),
+                b"ip-address" if value.is_empty() => {}
+                b"ip-address" if is_address(&value) => self.address = value.into_owned(),
+                b"ip-address" => return Err("ERR REPLCONF ip-address is no address".to_owned()),
                 b"capa" => {
                     self.eof |= value.eq_ignore_ascii_case("eof");
                     self.psync2 |= value.eq_ignore_ascii_case("psync2");
@@ -94,6 +99,12 @@ impl ReplicaWish {
     }
 }
 
+/// Whether this may be an IP address or a host name. It stands in logs and in text that others read.
+fn is_address(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-:_%[]".contains(&byte);
+    text.len() <= LONGEST_ADDRESS && text.bytes().all(fits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +121,18 @@ mod tests {
         assert!(say(&["REPLCONF", "rdb-filter-only", ""]).is_err());
         assert!(wish.eof && wish.psync2 && !wish.snapshot_only);
         assert_eq!((wish.port, wish.address.as_str()), (6379, "127.0.0.1"));
+        let mut named = wish.clone();
+        let mut address = |text: &str| {
+            let reply = named.replconf(&Request::of(&["REPLCONF", "ip-address", text]));
+            (reply.is_ok(), named.address.clone())
+        };
+        for good in ["10.0.0.7", "[fe80::1%eth0]", "redis_1.example.com", &"h".repeat(255)] {
+            assert_eq!(address(good), (true, good.to_owned()));
+        }
+        let before = address("").1;
+        for bad in ["a b", "a\nb", "a\u{1b}[2J", "<b>", "a,b=c", "é", &"h".repeat(256)] {
+            assert_eq!(address(bad), (false, before.clone()), "{bad}");
+        }
 
         let ask = |words: &[&str]| wish.clone().ask(&Request::of(words));
         assert_eq!(ask(&["PSYNC", "?", "-1"]).unwrap().from, None);

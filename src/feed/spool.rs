@@ -2,10 +2,10 @@
 //! fast as it sends, into a file without a name beside the journal, and from there sent to each
 //! follower as fast as that one takes it. A slow follower costs disk, and Redis nothing.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ impl Snapshots {
     }
 
     async fn begin(&self, journal: &Journal) -> Result<Spool, SnapshotError> {
-        let file = tempfile::tempfile_in(&self.directory)?;
+        let file = private_file(&self.directory)?;
         let expected = journal.expect_snapshot();
         let snapshot = Snapshot::begin(&self.target, true).await?;
         let at = snapshot.at;
@@ -142,6 +142,14 @@ impl Spool {
     }
 }
 
+/// A file without a name, for nobody else to read: where the system has such files, they are made as
+/// the umask says.
+fn private_file(directory: &Path) -> io::Result<File> {
+    let file = tempfile::tempfile_in(directory)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 async fn fill(
     mut snapshot: Snapshot,
     mut file: tokio::fs::File,
@@ -166,4 +174,16 @@ async fn fill(
         }
     };
     progress.send_modify(|now| now.end = Some(end));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = private_file(directory.path()).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }

@@ -1,6 +1,7 @@
 //! Opening a journal: the lock on its directory, what is there, and where the new session begins.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tracing::{info, warn};
 use super::core::Core;
 use super::record::{Record, Session, State};
 use super::recover::{Recovered, recover};
-use super::segment::{Head, Join, Segment, SegmentFile};
+use super::segment::{Head, Join, PRIVATE, Segment, SegmentFile};
 use super::visible::Visible;
 use super::writer::Writer;
 use super::{FIRST_FOLLOWER_OFFSET, JournalError};
@@ -130,11 +131,12 @@ fn first_segment(dir: &Path, session: &Session) -> Result<Recovered, JournalErro
 
 fn lock(dir: &Path) -> Result<DirectoryLock, JournalError> {
     let failed = |source| JournalError::Open { path: dir.to_owned(), source };
-    std::fs::create_dir_all(dir).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(PRIVATE)
         .open(dir.join(LOCK))
         .map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

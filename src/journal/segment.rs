@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,6 +22,8 @@ const PREFIX: usize = 12;
 /// One entry of the sparse index stands for so many bytes of a segment: 16,384 entries for 1 GiB,
 /// and a reader that begins anywhere passes over no more than this.
 const INDEX_STEP: u64 = 64 << 10;
+/// Files of the journal hold data: they are for their owner alone.
+pub(super) const PRIVATE: u32 = 0o600;
 const EXTENSION: &str = "segment";
 
 /// A segment's file, open for as long as someone reads it.
@@ -100,8 +102,13 @@ impl SegmentFile {
         put_frame(&mut out, |out| head.put(out))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let path = Self::path(dir, sequence);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(PRIVATE)
+            .open(&path)?;
         if let Err(error) = file.write_all_at(&out, 0) {
             // If this fails too, a segment without a whole head is passed over when it is opened.
             let _ = std::fs::remove_file(&path);

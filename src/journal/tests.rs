@@ -4,7 +4,7 @@ mod damage;
 mod model;
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -491,6 +491,19 @@ async fn readers_wait_for_what_comes_and_the_disk_is_reached_within_seconds() {
     let Ok(Read::Block(block)) = reader.read().await else { panic!("no block") };
     assert!(block.payload.ends_with(&text));
     stage.wait_for_disk().await;
+}
+
+#[tokio::test]
+async fn what_is_on_disk_is_for_the_owner_alone() {
+    let stage = Stage::begun(Fsync::Everysec).await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&stage.config.dir), 0o700);
+    let files: Vec<_> = std::fs::read_dir(&stage.config.dir).unwrap().collect();
+    assert!(files.len() > 1);
+    for file in files {
+        let path = file.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
 }
 
 /// A file system of its own, of so many bytes; unmounted at the end.
