@@ -97,6 +97,12 @@ impl Users {
         self.is_open().then(|| Identity { name: "-".into(), role: Role::Admin })
     }
 
+    /// This name, if it is a user's.
+    pub(super) fn name(&self, name: &[u8]) -> Option<&str> {
+        let mut names = self.known.iter().map(|(user, _)| &*user.name);
+        names.find(|known| known.as_bytes() == name)
+    }
+
     /// `AUTH [user] password` with these words. Cancel safe.
     pub(super) async fn authenticate(&self, words: &[&[u8]]) -> Result<Identity, Denial> {
         let (name, password) = match words {

@@ -118,9 +118,9 @@ impl CommandTable {
         }
     }
 
-    /// Whether a command, its name in lower case, is followed by a subcommand.
-    pub(super) fn is_container(&self, name: &[u8]) -> bool {
-        self.entries.get(name).is_some_and(|entry| !entry.subcommands.is_empty())
+    /// Whether a command has this subcommand; both in lower case.
+    pub(super) fn has_subcommand(&self, name: &[u8], subcommand: &[u8]) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.subcommands.contains_key(subcommand))
     }
 }
 

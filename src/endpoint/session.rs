@@ -277,19 +277,24 @@ impl Session {
         let endpoint = &self.endpoint;
         let need = access::need(&endpoint.table, class, request);
         let allowed = access::check(self.who.as_ref(), class, need, || {
-            audit::words(&endpoint.table, need, request)
+            audit::words(&endpoint.table, request)
         });
-        // Not within MULTI, whoever asks.
-        let is_misplaced = self.in_multi && matches!(class, Class::Control | Class::Monitor);
+        let is_refused = match class {
+            Class::Refused(_) => true,
+            Class::Migrate => endpoint.marks,
+            // Not within MULTI, whoever asks.
+            Class::Control | Class::Monitor => self.in_multi,
+            _ => false,
+        };
         let outcome = match (&allowed, need) {
-            (Ok(()), Need::Admin) if is_misplaced => Outcome::Refused,
-            (Ok(()), Need::Admin) if self.in_multi => Outcome::Queued,
-            (Ok(()), Need::Admin) => Outcome::Runs,
+            (Ok(()), Need::Admin | Need::Unlisted) if is_refused => Outcome::Refused,
+            (Ok(()), Need::Admin | Need::Unlisted) if self.in_multi => Outcome::Queued,
+            (Ok(()), Need::Admin | Need::Unlisted) => Outcome::Runs,
             (Err(_), _) if self.who.is_some() => Outcome::Refused,
             _ => return allowed,
         };
         let client = (self.peer, self.who.as_ref());
-        audit::tell(&endpoint.table, client, (need, outcome), request);
+        audit::tell(&endpoint.table, client, outcome, request);
         allowed
     }
 }

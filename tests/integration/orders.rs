@@ -146,7 +146,14 @@ fn orders_are_for_administrators_and_the_log_tells_of_them() {
     cmd("DUPLEX").arg(&["PAUSE", "b"]).exec(&mut admin).unwrap();
     cmd("CONFIG").arg(&["SET", "maxmemory", "1gb"]).exec(&mut admin).unwrap();
     assert!(connect_to(&format!("admin:the-value@{}", sidecar.addr())).is_err());
-    assert!(connect_to(&format!("no%0Abody:the-value@{}", sidecar.addr())).is_err());
+    // The words of AUTH swapped, and a subcommand forgotten.
+    assert!(connect_to(&format!("the-value:admin@{}", sidecar.addr())).is_err());
+    assert!(cmd("CONFIG").arg(&["requirepass", "the-value"]).exec(&mut admin).is_err());
+    // What the server did not list, and what is refused to everybody.
+    assert!(cmd("NOSUCH").arg("the-value").exec(&mut admin).is_err());
+    assert!(cmd("REPLICAOF").arg(&["the-value", "1"]).exec(&mut admin).is_err());
+    let migrate = ["127.0.0.1", "1", "the-value", "0", "1"];
+    assert!(cmd("MIGRATE").arg(&migrate).exec(&mut admin).is_err());
     let mut pipeline = pipe();
     pipeline.atomic().cmd("CONFIG").arg(&["SET", "maxmemory", "2gb"]);
     pipeline.exec(&mut admin).unwrap();
@@ -165,7 +172,14 @@ fn orders_are_for_administrators_and_the_log_tells_of_them() {
     assert!(told("INFO", &["runs", "command=\"config set maxmemory\""]), "{log}");
     assert!(told("INFO", &["queued", "command=\"config set maxmemory\""]), "{log}");
     assert!(told("WARN", &["wrong user or password", "user=\"admin\"", "failures=1"]), "{log}");
-    assert!(told("WARN", &["wrong user or password", "no\\\\nbody"]), "{log}");
+    assert!(told("WARN", &["wrong user or password", "user=\"(unknown)\""]), "{log}");
+    assert!(told("INFO", &["runs", "command=\"config\""]), "{log}");
+    assert!(told("INFO", &["runs", "command=\"nosuch\""]), "{log}");
+    for name in ["replicaof", "migrate"] {
+        let command = format!("command=\"{name}\"");
+        assert!(told("WARN", &["refused", "user=\"admin\"", &command]), "{log}");
+        assert!(!told("INFO", &["runs", &command]), "{log}");
+    }
     let info: String = cmd("INFO").arg("duplex").query(&mut admin).unwrap();
     assert!(info.contains("auth_failures:2\r\n"), "{info}");
     let (_, metrics) = sidecar.http_get("/metrics");

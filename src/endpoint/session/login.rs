@@ -44,6 +44,7 @@ impl Session {
     async fn denied(&mut self, denial: &Denial, name: &[u8]) -> Next {
         if *denial == Denial::Wrong {
             self.failures += 1;
+            let name = self.endpoint.users.name(name);
             audit::tell_failed_login(self.peer, name, self.failures);
             self.endpoint.inspect.login_failed();
             let doublings = (self.failures - 1).min(8);
