@@ -116,7 +116,7 @@ pub async fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Check(check) => check.execute().await,
         Command::Verify(verify) => verify.execute().await,
         Command::Status(status) => status.execute().await,
-        Command::HashPassword(hash_password) => hash_password.execute(),
+        Command::HashPassword(hash_password) => hash_password.execute().await,
         Command::Demo(demo) => demo.execute().await,
     }
 }

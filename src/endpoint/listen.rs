@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +18,9 @@ use crate::net::{AcceptError, Acceptor, Stream, send, tune};
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a client that is turned away has to take the reason.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often it is told at most that clients are turned away.
+const TOLD_EACH: Duration = Duration::from_secs(1);
 
 /// Of all places those that have not said who they are may have one in so many, so that they can't
 /// take them all.
@@ -40,6 +44,7 @@ pub async fn serve<F, Fut>(
     let room = Arc::new(Semaphore::new(endpoint.max_connections.min(Semaphore::MAX_PERMITS)));
     let strangers = Arc::new(Semaphore::new(room_for_strangers(&endpoint)));
     let mut failures = 0_u64;
+    let mut turned_away = TurnedAway::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -65,7 +70,7 @@ pub async fn serve<F, Fut>(
         let stranger = Arc::clone(&strangers).try_acquire_owned();
         let refusal = refusal.or(stranger.is_err().then_some(replies::TOO_MANY_STRANGERS));
         if let Some(why) = refusal {
-            tracing::warn!(%peer, why, "turned a client away");
+            turned_away.tell(peer, why);
             // In TLS it would be a handshake to say so.
             if endpoint.tls.is_none() {
                 tracker.spawn(turn_away(stream, why));
@@ -87,6 +92,32 @@ pub async fn serve<F, Fut>(
     drop(listener);
     tracker.close();
     tracker.wait().await;
+}
+
+/// Tells of clients that are turned away: anyone can have it happen as often as they like.
+#[derive(Default)]
+struct TurnedAway {
+    told: Option<Instant>,
+    /// How many were not told of since then.
+    untold: u64,
+}
+
+impl TurnedAway {
+    fn tell(&mut self, peer: SocketAddr, why: &str) {
+        if let Some(others) = self.counted(Instant::now()) {
+            tracing::warn!(%peer, why, others, "turned a client away");
+        }
+    }
+
+    /// Counts one; if it is to be told of, how many before it were not.
+    fn counted(&mut self, now: Instant) -> Option<u64> {
+        if self.told.is_some_and(|told| now.duration_since(told) < TOLD_EACH) {
+            self.untold += 1;
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
 }
 
 /// Where there are no users nobody is a stranger.
@@ -142,4 +173,19 @@ async fn accept(acceptor: &Acceptor, socket: TcpStream, peer: SocketAddr) -> Opt
 async fn turn_away(mut socket: TcpStream, why: &'static str) {
     // Whether it hears it or not, it is closed.
     let _ = tokio::time::timeout(FAREWELL, send(&mut socket, &replies::error(why))).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_second_tells_of_all() {
+        let (mut turned_away, now) = (TurnedAway::default(), Instant::now());
+        assert_eq!(turned_away.counted(now), Some(0));
+        assert_eq!(turned_away.counted(now), None);
+        assert_eq!(turned_away.counted(now + TOLD_EACH / 2), None);
+        assert_eq!(turned_away.counted(now + TOLD_EACH), Some(2));
+        assert_eq!(turned_away.counted(now + TOLD_EACH), None);
+    }
 }

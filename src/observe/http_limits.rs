@@ -13,10 +13,12 @@ use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-/// Connections at once: some monitors and some people. More wait to be accepted.
+/// Connections at once: some monitors and some people. More are closed.
 const CONNECTIONS: usize = 64;
+/// How long a client may take to send its request. It is known by the answer: pages are made at once.
+const REQUEST: Duration = Duration::from_secs(2);
 /// How long a connection may last, request and answer; Prometheus gives up after 10 s by default.
 const LIFE: Duration = Duration::from_secs(10);
 /// Bytes of a client after which no more are read: a line and its headers. Web servers take 8 to 16 KiB.
@@ -26,12 +28,14 @@ const MOST_SENT: usize = 16 * 1024;
 pub(super) struct Limited {
     listener: TcpListener,
     room: Arc<Semaphore>,
+    request: Duration,
     life: Duration,
 }
 
 impl Limited {
     pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, room: Arc::new(Semaphore::new(CONNECTIONS)), life: LIFE }
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { listener, room, request: REQUEST, life: LIFE }
     }
 }
 
@@ -40,11 +44,18 @@ impl Listener for Limited {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Bounded, SocketAddr) {
-        let permit = Arc::clone(&self.room).acquire_owned().await.ok();
-        // Tries again by itself when there is no file descriptor left.
-        let (stream, addr) = Listener::accept(&mut self.listener).await;
-        let life = Box::pin(sleep(self.life));
-        (Bounded { stream, life, left: MOST_SENT, _permit: permit }, addr)
+        loop {
+            // Tries again by itself when there is no file descriptor left.
+            let (stream, addr) = Listener::accept(&mut self.listener).await;
+            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+                tracing::debug!(%addr, "too many connections to the HTTP port");
+                continue;
+            };
+            let time = Box::pin(sleep(self.request));
+            let rest = Some(Instant::now() + self.life);
+            let bounded = Bounded { stream, time, rest, left: MOST_SENT, _permit: permit };
+            return (bounded, addr);
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -55,15 +66,25 @@ impl Listener for Limited {
 /// A connection that ends by an error when its time is over or its client sends too much.
 pub(super) struct Bounded {
     stream: TcpStream,
-    life: Pin<Box<Sleep>>,
+    /// Until when it may send its request, or take the answer.
+    time: Pin<Box<Sleep>>,
+    /// Until when it may take the answer, while there is none.
+    rest: Option<Instant>,
     left: usize,
-    /// Its place; none only if the listener is gone.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Its place.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Bounded {
+    /// The request is there: the client has the rest of the time for the answer.
+    fn answers(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            self.time.as_mut().reset(rest);
+        }
+    }
+
     fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.life.as_mut().poll(cx) {
+        match self.time.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
             Poll::Pending => Ok(()),
         }
@@ -94,6 +115,7 @@ impl AsyncWrite for Bounded {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.answers();
         self.check_time(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -103,6 +125,7 @@ impl AsyncWrite for Bounded {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.answers();
         self.check_time(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
@@ -124,7 +147,6 @@ impl AsyncWrite for Bounded {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -149,8 +171,14 @@ mod tests {
         while held.len() < CONNECTIONS {
             held.push(pair(&mut listener).await);
         }
-        let more = tokio::time::timeout(Duration::from_millis(50), pair(&mut listener));
-        assert!(more.await.is_err(), "one more is accepted");
+        // One more is turned away, and keeps nobody from coming in when there is room.
+        let addr = listener.local_addr().unwrap();
+        let mut more = TcpStream::connect(addr).await.unwrap();
+        let mut buf = [0];
+        tokio::select! {
+            _ = listener.accept() => panic!("one more is accepted"),
+            read = more.read(&mut buf) => assert_eq!(read.unwrap(), 0),
+        }
         held.pop();
         pair(&mut listener).await;
     }
@@ -158,13 +186,27 @@ mod tests {
     #[tokio::test]
     async fn a_slow_client_is_closed() {
         let mut listener = listener().await;
-        listener.life = Duration::from_millis(100);
+        listener.request = Duration::from_millis(100);
         let began = Instant::now();
         let (mut client, mut served) = pair(&mut listener).await;
         client.write_all(b"GET").await.unwrap();
         let mut buf = [0; 3];
         served.read_exact(&mut buf).await.unwrap();
         let end = served.read(&mut buf).await.unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= listener.request);
+        assert!(began.elapsed() < listener.life);
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_more_time_than_a_request() {
+        let mut listener = listener().await;
+        listener.request = Duration::from_millis(100);
+        listener.life = Duration::from_millis(300);
+        let began = Instant::now();
+        let (_client, mut served) = pair(&mut listener).await;
+        served.write_all(b"x").await.unwrap();
+        let end = served.read(&mut [0]).await.unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() >= listener.life);
     }

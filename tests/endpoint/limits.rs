@@ -120,6 +120,24 @@ fn reset_gives_a_stranger_no_more_time_and_makes_one_of_who_was_known() {
 }
 
 #[test]
+fn a_hello_that_is_refused_lets_nobody_in() {
+    let port = port("");
+    let mut client = port.client();
+    for line in [
+        "HELLO 3 AUTH default p BAD",
+        "HELLO 9 AUTH default p",
+        "HELLO x AUTH default p",
+        "HELLO 2 SETNAME a\nb AUTH default p",
+    ] {
+        let reply = client.say(line);
+        assert!(reply.starts_with('-'), "{line}: {reply}");
+        assert!(client.say("PING").starts_with("-NOAUTH"), "{line}");
+    }
+    assert!(client.say("HELLO 2 SETNAME a AUTH default p").starts_with('*'));
+    assert_eq!(client.say("PING"), "+PONG");
+}
+
+#[test]
 fn idle_clients_are_closed_but_not_subscribers() {
     let port = port("timeout = \"400ms\"");
     let [mut idle, mut busy, mut subscriber, mut modern] = [(); 4].map(|()| {

@@ -1,5 +1,6 @@
 //! The program as people call it: help, errors, exit codes, signals.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -173,4 +174,29 @@ fn a_demo_without_a_server_says_what_to_do() {
     let output = program().arg("demo").env("PATH", "/nosuch").output().unwrap();
     assert_eq!(code(&output), 1);
     assert!(error(&output).contains("redis-server is not on the PATH: install it"));
+}
+
+#[test]
+fn an_interrupted_prompt_leaves_the_terminal_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let typescript = directory.path().join("typescript");
+    let shown = || std::fs::read_to_string(&typescript).unwrap_or_default();
+    let commands =
+        format!("trap : INT; {} hash-password; stty -a", env!("CARGO_BIN_EXE_redis-duplex"));
+    // It gives the program a terminal.
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--flush", "--command", &commands]).arg(&typescript);
+    let started = script.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+    let Ok(mut script) = started else {
+        println!("SKIPPED: there is no `script` here");
+        return;
+    };
+    let mut keys = script.stdin.take().unwrap();
+    eventually("the prompt", || shown().contains("Password: "));
+    // Ctrl-C.
+    keys.write_all(b"\x03").unwrap();
+    eventually("the terminal's settings", || shown().contains(" echo") && shown().contains("isig"));
+    assert!(!shown().contains(" -echo "), "{}", shown());
+    drop(keys);
+    script.wait().unwrap();
 }

@@ -58,17 +58,15 @@ impl Session {
         if self.failures < MOST_FAILURES { Next::Go } else { Next::Close }
     }
 
-    /// `HELLO [2|3 [AUTH user password] [SETNAME name]]`: who it is, we check; the rest goes on.
+    /// `HELLO [2|3 [AUTH user password] [SETNAME name]]`: who it is, we check; the rest goes on. Who
+    /// is answered with an error is who it was before.
     pub(super) async fn hello(&mut self, request: &Request) -> Result<Next, Broken> {
         let mut words: Vec<&[u8]> = request.args().collect();
+        let mut login = None;
         let mut at = 2;
         while at < words.len() {
             if words[at].eq_ignore_ascii_case(b"auth") && words.len() > at + 2 {
-                let user = [words[at + 1], words[at + 2]];
-                match self.endpoint.users.authenticate(&user).await {
-                    Ok(who) => self.is_known(who),
-                    Err(denial) => return Ok(self.denied(&denial, user[0]).await),
-                }
+                login = Some([words[at + 1], words[at + 2]]);
                 words.drain(at..at + 3);
             } else if words[at].eq_ignore_ascii_case(b"setname") && words.len() > at + 1 {
                 at += 2;
@@ -77,15 +75,27 @@ impl Session {
                 return Ok(Next::Go);
             }
         }
-        if self.who.is_none() {
+        let mut new = None;
+        if let Some(user) = login {
+            match self.endpoint.users.authenticate(&user).await {
+                Ok(who) => new = Some(who),
+                Err(denial) => return Ok(self.denied(&denial, user[0]).await),
+            }
+        }
+        if self.who.is_none() && new.is_none() {
             self.replies.error(replies::NO_AUTH_HELLO);
             return Ok(Next::Go);
         }
         let forwarded = Request::of(&words);
         match self.local.ask(forwarded.raw(), &mut self.replies).await? {
             Ok(reply) => {
-                if forwarded.len() > 1 && !reply.starts_with(b"-") {
-                    self.local.set_resp3(forwarded.arg(1) == b"3");
+                if !reply.starts_with(b"-") {
+                    if let Some(who) = new {
+                        self.is_known(who);
+                    }
+                    if forwarded.len() > 1 {
+                        self.local.set_resp3(forwarded.arg(1) == b"3");
+                    }
                 }
                 self.replies.reply(&reply);
             }
