@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::clock::Timestamp;
 use crate::position::{
-    Checkpoint, Database, LinkSession, Offset, Position, ReplicationId, Seen, SiteName,
+    Checkpoint, Database, LinkSession, Offset, Owed, Position, ReplicationId, Seen, SiteName,
 };
 
 /// The version of this protocol; both sides must speak the same.
@@ -211,7 +211,8 @@ fn put_checkpoint(out: &mut BytesMut, checkpoint: Checkpoint) {
     put_position(out, checkpoint.position);
     out.put_u32_le(checkpoint.database.0);
     out.put_u64_le(checkpoint.time);
-    out.put_u8(checkpoint.owed.into());
+    // Nobody is sent one with a mirror.
+    out.put_u8((checkpoint.owed == Owed::Snapshot).into());
 }
 
 fn get_checkpoint(payload: &mut Bytes) -> Result<Checkpoint, FrameError> {
@@ -219,7 +220,10 @@ fn get_checkpoint(payload: &mut Bytes) -> Result<Checkpoint, FrameError> {
         position: get_position(payload)?,
         database: get_database(payload)?,
         time: get_u64(payload)?,
-        owed: payload.try_get_u8().map_err(|_| FrameError::Broken("checkpoint"))? != 0,
+        owed: match payload.try_get_u8().map_err(|_| FrameError::Broken("checkpoint"))? {
+            0 => Owed::Nothing,
+            _ => Owed::Snapshot,
+        },
     })
 }
 
@@ -272,11 +276,12 @@ mod tests {
 
     fn frames() -> Vec<Frame> {
         let at = Position { replid: ReplicationId::random(), offset: Offset(77) };
-        let there = Checkpoint { position: at, database: Database(3), time: 9, owed: false };
+        let there =
+            Checkpoint { position: at, database: Database(3), time: 9, owed: Owed::Nothing };
         let seen = Seen(vec![("b".parse().unwrap(), at), ("c_2".parse().unwrap(), at)]);
         vec![
             Frame::Resume { from: there },
-            Frame::Continue { at: Checkpoint { owed: true, ..there } },
+            Frame::Continue { at: Checkpoint { owed: Owed::Snapshot, ..there } },
             Frame::Snapshot {
                 at,
                 keys: 12,

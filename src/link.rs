@@ -32,7 +32,7 @@ use crate::conflict::KeyTable;
 use crate::frame::{FrameError, PROTOCOL};
 use crate::observe::{LinkState, LinkStatus, Problems};
 use crate::pairing::Pairing;
-use crate::position::{Checkpoint, Database, LinkSession, SiteName};
+use crate::position::{Checkpoint, Database, LinkSession, Owed, SiteName};
 use crate::rdb::RdbError;
 use crate::redis::{Connection, RedisError, ServerInfo, Target};
 use crate::resp;
@@ -277,7 +277,8 @@ impl Link {
         let mut peer = Connection::open(&self.peer).await.map_err(peer_error)?;
         let session = LinkSession(rand::random());
         let full = self.pairing.is_full_sync_demanded();
-        let owed = checkpoints.is_empty() || checkpoints.iter().any(|(_, there)| there.owed);
+        let owed = checkpoints.is_empty()
+            || checkpoints.iter().any(|(_, there)| there.owed == Owed::Snapshot);
         let begin = match (full, owed) {
             (true, _) if self.pairing.is_told() => "full",
             (true, _) | (false, true) => "new",

@@ -185,17 +185,44 @@ pub struct Checkpoint {
     pub database: Database,
     /// The peer's time there, in unix milliseconds; 0 where it is not known.
     pub time: u64,
-    /// A snapshot of the peer is still to come: its history broke before this, and what was written
-    /// there while nobody read is in no unit.
-    pub owed: bool,
+    /// What is still to come of a full sync.
+    pub owed: Owed,
 }
 
-/// Behind a checkpoint's other fields, where a snapshot is owed.
-pub const OWED: &str = ":owed";
+/// What is still to come at a checkpoint before units alone are enough.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Owed {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Units behind it, then a snapshot: the peer's history broke before this, and what was written
+    /// there while nobody read is in no unit.
+    Snapshot,
+    /// A snapshot alone: part of one was taken over already, with more than the checkpoint tells.
+    Mirror,
+}
+
+impl Owed {
+    /// Behind a checkpoint's other fields.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Snapshot => ":owed",
+            Self::Mirror => ":mirror",
+        }
+    }
+
+    /// Takes the suffix off.
+    pub fn split(text: &str) -> (&str, Self) {
+        let found = [Self::Snapshot, Self::Mirror].into_iter();
+        let mut found = found.filter_map(|owed| Some((text.strip_suffix(owed.suffix())?, owed)));
+        found.next().unwrap_or((text, Self::Nothing))
+    }
+}
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let owed = if self.owed { OWED } else { "" };
+        let owed = self.owed.suffix();
         write!(f, "{}:{}:{}{owed}", self.position, self.database, self.time)
     }
 }
@@ -204,7 +231,7 @@ impl FromStr for Checkpoint {
     type Err = ParseError;
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong = || ParseError::Position(text.to_owned());
-        let (text, owed) = text.strip_suffix(OWED).map_or((text, false), |text| (text, true));
+        let (text, owed) = Owed::split(text);
         let (rest, time) = text.rsplit_once(':').ok_or_else(wrong)?;
         let (position, database) = rest.rsplit_once(':').ok_or_else(wrong)?;
         Ok(Self {

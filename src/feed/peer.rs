@@ -17,7 +17,7 @@ use crate::clock::unix_millis;
 use crate::frame::{Frame, SHUTTING_DOWN};
 use crate::journal::{Block, Head, NotInJournal, Read, UnitReader};
 use crate::net::{Stream, send};
-use crate::position::{Checkpoint, Position};
+use crate::position::{Checkpoint, Owed, Position};
 use crate::resp::{self, Request};
 use request::{Begin, LinkRequest};
 
@@ -126,7 +126,7 @@ impl Feed {
     ) -> Result<Option<(Checkpoint, UnitReader)>, PeerEnd> {
         let newest = newest(&request.checkpoints, |position| self.journal.knows(position));
         let resumes = request.begin == Begin::Resume;
-        let Some(from) = newest.filter(|newest| resumes && !newest.owed) else {
+        let Some(from) = newest.filter(|newest| resumes && newest.owed == Owed::Nothing) else {
             return Ok(None);
         };
         let helped = match self.journal.read_from(from.position) {
@@ -282,7 +282,7 @@ mod tests {
             position: Position { replid, offset: Offset(offset) },
             database: Database(0),
             time: 0,
-            owed: false,
+            owed: Owed::Nothing,
         };
         let is_ours = |position: Position| position.replid == ours;
         let all = [at(other, 900), at(ours, 50), at(ours, 70), at(ours, 60)];

@@ -17,7 +17,7 @@ use crate::clock::unix_millis;
 use crate::frame::{Frame, SHUTTING_DOWN};
 use crate::journal::Block;
 use crate::observe::LinkState;
-use crate::position::{Checkpoint, Database, LinkSession, Position, Seen};
+use crate::position::{Checkpoint, Database, LinkSession, Owed, Position, Seen};
 use crate::rdb::RdbVersion;
 use crate::redis::{Connection, Flavour, ServerInfo};
 
@@ -55,7 +55,7 @@ impl<'a> Intake<'a> {
             Frame::Resume { from } => {
                 self.at = Some(from);
                 self.link.status.set_checkpoint(Some(from.position));
-                if !from.owed {
+                if from.owed == Owed::Nothing {
                     self.link.status.set_state(LinkState::Streaming);
                     return Ok(());
                 }
@@ -65,7 +65,7 @@ impl<'a> Intake<'a> {
                 self.send(vec![Item::checkpoint_only(from)]).await
             }
             Frame::Continue { at } => {
-                if !self.is_owed() || !at.owed {
+                if !self.is_owed() || at.owed == Owed::Nothing {
                     return Err(LinkError::Broken("a history that goes on unasked".to_owned()));
                 }
                 info!(site = %self.link.status.site, at = %at.position, "the peer's units of another history follow");
@@ -89,7 +89,7 @@ impl<'a> Intake<'a> {
             Frame::Heartbeat { at, database, time, wall, seen } => {
                 self.compare_clocks(wall);
                 let time_there = time.unix_millis();
-                let owed = self.is_owed();
+                let owed = self.owed();
                 self.heartbeat(
                     Checkpoint { position: at, database, time: time_there, owed },
                     &seen,
@@ -128,8 +128,15 @@ impl<'a> Intake<'a> {
         };
         let full_sync = FullSync::new(at, keys, mode, &self.server, status.clone());
         self.full_sync = Some(full_sync);
-        if mirror || behind_units {
-            // The checkpoint goes on telling that this site has the peer's data, older ones.
+        if mirror {
+            // It goes on telling that this site has the peer's data, and that it has newer ones too.
+            let begun = self.checkpoints.iter().map(|(_, begun)| *begun);
+            let begun = begun.max_by_key(|begun| begun.position.offset);
+            let begun = begun.map(|begun| Checkpoint { owed: Owed::Mirror, ..begun });
+            let begun = begun.map(Item::checkpoint_only);
+            return self.send(begun.into_iter().collect()).await;
+        }
+        if behind_units {
             return Ok(());
         }
         status.set_checkpoint(None);
@@ -171,7 +178,7 @@ impl<'a> Intake<'a> {
         }
         // Where a snapshot was cut, a SELECT follows: the database in force before it is nothing.
         let position = full_sync.finish()?;
-        let at = Checkpoint { position, database: Database(0), time: 0, owed: false };
+        let at = Checkpoint { position, database: Database(0), time: 0, owed: Owed::Nothing };
         self.at = Some(at);
         self.send(vec![Item::checkpoint_only(at)]).await?;
         self.link.status.set_state(LinkState::Streaming);
@@ -206,7 +213,7 @@ impl<'a> Intake<'a> {
             let position = Position { replid: block.replid, offset: block.units[last].end };
             let database = block.units[last].database_after;
             let time = time.unix_millis();
-            self.at = Some(Checkpoint { position, database, time, owed: self.is_owed() });
+            self.at = Some(Checkpoint { position, database, time, owed: self.owed() });
         }
         self.send(items).await
     }
@@ -220,13 +227,17 @@ impl<'a> Intake<'a> {
             looks: self.link.apply.conflicts.looks(),
             target: RdbVersion::of_server(version.flavour == Flavour::Valkey, version.number),
             latest: self.link.clock.latest(),
-            owed: self.is_owed(),
+            owed: self.owed(),
         }
     }
 
     /// Whether units come before a snapshot.
     fn is_owed(&self) -> bool {
-        self.at.is_some_and(|at| at.owed)
+        self.owed() == Owed::Snapshot
+    }
+
+    fn owed(&self) -> Owed {
+        self.at.map_or(Owed::Nothing, |at| at.owed)
     }
 
     /// How far the peer's clock is from ours, by what it said just now: the way here counts for it.

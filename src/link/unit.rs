@@ -13,7 +13,7 @@ use crate::conflict::{
     KeyTable, RemoteUnit, Touched, each_command, is_wide, selected, state_touch, touches,
 };
 use crate::journal::{Block, EXEC, MULTI};
-use crate::position::{Checkpoint, Database, Position, SiteName};
+use crate::position::{Checkpoint, Database, Owed, Position, SiteName};
 use crate::rdb::{Entry, RdbError, RdbVersion};
 use crate::resp::{self, Command, Limits, Scanner};
 
@@ -32,8 +32,8 @@ pub(super) struct Reading<'a> {
     pub target: RdbVersion,
     /// A later moment is not believed.
     pub latest: Timestamp,
-    /// A snapshot of the peer is still to come.
-    pub owed: bool,
+    /// What is still to come of the peer besides units.
+    pub owed: Owed,
 }
 
 /// What the commands of a unit are, as far as it matters here.
@@ -196,8 +196,16 @@ mod tests {
     fn item_of(block: &Block, index: usize, flush: Flush) -> Result<Item, LinkError> {
         let (site, keys) = ("a".parse().unwrap(), KeyTable::default());
         let (target, latest) = (RdbVersion::redis(9), Timestamp(u64::MAX));
-        Reading { flush, site: &site, keys: &keys, looks: true, target, latest, owed: false }
-            .item(block, index)
+        Reading {
+            flush,
+            site: &site,
+            keys: &keys,
+            looks: true,
+            target,
+            latest,
+            owed: Owed::Nothing,
+        }
+        .item(block, index)
     }
 
     fn command(args: &[&str]) -> Vec<u8> {

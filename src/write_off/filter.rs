@@ -278,8 +278,12 @@ mod tests {
                     let tag = Tag { session: 7, sequence: self.sequence };
                     let position =
                         Position { replid: ReplicationId::random(), offset: Offset(self.sequence) };
-                    let there =
-                        Checkpoint { position, database: Database(1), time: 5, owed: false };
+                    let there = Checkpoint {
+                        position,
+                        database: Database(1),
+                        time: 5,
+                        owed: crate::position::Owed::Nothing,
+                    };
                     let checkpoint = with_checkpoint.then_some(there);
                     let mut mark = Vec::new();
                     Mark { site: "b".parse().unwrap(), tag, checkpoint }.put(&mut mark);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bytes::BufMut;
 
-use crate::position::{Checkpoint, Database, OWED, Offset, Position, ReplicationId, SiteName};
+use crate::position::{Checkpoint, Database, Offset, Owed, Position, ReplicationId, SiteName};
 use crate::resp::{self, Command};
 
 /// The hash in the local Redis that holds tags and checkpoints.
@@ -70,7 +70,7 @@ impl Mark {
             resp::put_bulk(out, field("offset").as_bytes());
             resp::put_bulk(out, position.offset.to_string().as_bytes());
             resp::put_bulk(out, field("place").as_bytes());
-            let owed = if *owed { OWED } else { "" };
+            let owed = owed.suffix();
             resp::put_bulk(out, format!("{database}:{time}{owed}").as_bytes());
             resp::put_bulk(out, VERSION_FIELD);
             resp::put_bulk(out, VERSION);
@@ -108,7 +108,7 @@ pub fn checkpoint_of(runid: &[u8], offset: &[u8], place: &[u8]) -> Option<Checkp
     let replid = ReplicationId::from_bytes(runid).ok()?;
     let offset = Offset(std::str::from_utf8(offset).ok()?.parse().ok()?);
     let place = std::str::from_utf8(place).ok()?;
-    let (place, owed) = place.strip_suffix(OWED).map_or((place, false), |place| (place, true));
+    let (place, owed) = Owed::split(place);
     let (database, time) = place.split_once(':')?;
     let database = Database(database.parse().ok()?);
     let position = Position { replid, offset };
@@ -142,12 +142,18 @@ mod tests {
     #[test]
     fn marks_round_trip_and_nothing_else_is_one() {
         let position = Position { replid: ReplicationId::random(), offset: Offset(99) };
-        let there =
-            Checkpoint { position, database: Database(3), time: 1_700_000_000_000, owed: false };
+        let there = Checkpoint {
+            position,
+            database: Database(3),
+            time: 1_700_000_000_000,
+            owed: Owed::Nothing,
+        };
         assert_eq!(there.to_string().parse(), Ok(there));
-        let owed = Checkpoint { owed: true, ..there };
+        let owed = Checkpoint { owed: Owed::Snapshot, ..there };
         assert_eq!(owed.to_string().parse(), Ok(owed));
-        for checkpoint in [None, Some(there), Some(owed)] {
+        let mirror = Checkpoint { owed: Owed::Mirror, ..there };
+        assert_eq!(mirror.to_string().parse(), Ok(mirror));
+        for checkpoint in [None, Some(there), Some(owed), Some(mirror)] {
             let tag = Tag { session: u64::MAX, sequence: 3 };
             let mark = Mark { site: "eu_1".parse().unwrap(), tag, checkpoint };
             assert_eq!(round_trip(&mark), Some(mark));

@@ -177,7 +177,8 @@ fn redis_cli_takes_a_snapshot() {
 
 #[test]
 fn info_and_role_are_a_masters() {
-    let (redis, sidecar) = site();
+    let (redis, mut sidecar) = site();
+    sidecar.allow_log("audit");
     let mut follower = Replica::full_sync(&sidecar.addr());
     set(&redis, 0, "k");
     follower.read_until("SET k k");

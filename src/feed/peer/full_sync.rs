@@ -18,7 +18,9 @@ use crate::feed::snapshot::{Snapshot, SnapshotError};
 use crate::frame::Frame;
 use crate::journal::{NotInJournal, Read, UnitReader};
 use crate::net::{Stream, send};
-use crate::position::{Checkpoint, Database, LinkSession, Offset, ReplicationId, Seen, SiteName};
+use crate::position::{
+    Checkpoint, Database, LinkSession, Offset, Owed, ReplicationId, Seen, SiteName,
+};
 use crate::redis::{Connection, ServerInfo, SnapshotPart};
 
 /// How long a snapshot's beginning may take: a fork, and `repl-diskless-sync-delay`.
@@ -124,7 +126,9 @@ impl Feed {
         let present = newest(&request.checkpoints, |at| journal.knows(at));
         let present = present.filter(|from| journal.knows(from.position));
         let newest = present.or_else(|| newest(&request.checkpoints, |at| journal.knew(at)));
-        let Some(from) = newest.map(|from| Checkpoint { owed: true, ..from }) else {
+        // Part of a snapshot holds more than the checkpoint tells: its units would count twice.
+        let newest = newest.filter(|from| from.owed != Owed::Mirror);
+        let Some(from) = newest.map(|from| Checkpoint { owed: Owed::Snapshot, ..from }) else {
             return Ok(None);
         };
         let present = journal.read_from(from.position).ok();
@@ -146,7 +150,7 @@ impl Feed {
                     };
                     // A SELECT or our probe is what comes first in a history.
                     let (database, time) = (Database(0), 0);
-                    let at = Checkpoint { position, database, time, owed: true };
+                    let at = Checkpoint { position, database, time, owed: Owed::Snapshot };
                     Frame::Continue { at }.put(&mut out);
                     reader = next;
                 }
@@ -190,11 +194,11 @@ impl Feed {
         request: &LinkRequest,
         applied: Option<Checkpoint>,
     ) -> Result<Option<ReplicationId>, PeerEnd> {
-        let applied = applied.filter(|applied| !applied.owed);
+        let applied = applied.filter(|applied| applied.owed == Owed::Nothing);
         let (Some(known), Some(applied)) = (request.known, applied) else { return Ok(None) };
         let theirs = request.checkpoints.iter().max_by_key(|c| c.position.offset);
         let resumes = request.begin == Begin::Resume;
-        let Some(theirs) = theirs.filter(|theirs| resumes && !theirs.owed) else {
+        let Some(theirs) = theirs.filter(|theirs| resumes && theirs.owed != Owed::Snapshot) else {
             return Ok(None);
         };
         if applied.position.replid != known.replid || applied.position.offset < known.offset {
