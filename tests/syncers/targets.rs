@@ -320,7 +320,8 @@ fn getack_as_a_command_and_keepalives() {
 /// What would have to be done without a mark, or can't be undone, says so.
 #[test]
 fn what_the_port_refuses() {
-    let (_redis, sidecar) = site();
+    let (_redis, mut sidecar) = site();
+    sidecar.allow_log("audit: refused");
     let mut port = Wire::connect(&sidecar.addr());
     for line in [
         "BLPOP k 0",
