@@ -43,6 +43,8 @@ use rules::Rule;
 pub struct Conflicts {
     policy: Policy,
     is_primary: bool,
+    /// Most keys with writes that the peer has not seen.
+    pub max_keys: usize,
     table: Mutex<Table>,
     marks: Mutex<Marks>,
     scanned: watch::Sender<Offset>,
@@ -82,6 +84,7 @@ impl Conflicts {
         Arc::new(Self {
             policy,
             is_primary,
+            max_keys,
             table: Mutex::new(Table::new(is_primary, max_keys)),
             marks: Mutex::default(),
             scanned: watch::Sender::new(Offset(0)),

@@ -20,7 +20,9 @@ mod local;
 mod pipe;
 mod replies;
 mod rights;
+mod seldom;
 mod session;
+mod status;
 mod tag;
 mod transaction;
 
@@ -33,6 +35,7 @@ pub use command_table::{CommandTable, Kind};
 pub use handshake::ReplicaWish;
 pub use inspection::Inspect;
 pub use listen::serve;
+pub use status::PortStatus;
 
 use crate::config::{Config, Flush};
 use crate::net::{Acceptor, Stream};
@@ -76,6 +79,7 @@ pub struct Endpoint {
     table: Arc<CommandTable>,
     write_off: Arc<WriteOffSet>,
     inspect: Arc<dyn Inspect>,
+    status: Arc<PortStatus>,
     flush: Flush,
     redis_version: Option<String>,
     /// Whether writes are marked; if not, they are as good as a local client's.
@@ -95,6 +99,7 @@ impl Endpoint {
         table: CommandTable,
         write_off: Arc<WriteOffSet>,
         inspect: Arc<dyn Inspect>,
+        status: Arc<PortStatus>,
     ) -> Arc<Self> {
         Arc::new(Self {
             site: config.site.clone(),
@@ -103,6 +108,7 @@ impl Endpoint {
             table: Arc::new(table),
             write_off,
             inspect,
+            status,
             flush: config.filter.flush,
             marks: true,
             redis_version: config.listen.redis_version.clone(),

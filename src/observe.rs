@@ -16,8 +16,8 @@ pub use http::serve;
 pub use info::info_duplex;
 pub use metrics::Metrics;
 pub use reading::{
-    FollowerReading, JournalReading, LinkReading, Reading, SnapshotReading, SourceReading,
-    WriteOffReading,
+    FollowerReading, JournalReading, LinkReading, PortReading, Reading, SnapshotReading,
+    SourceReading, WriteOffReading,
 };
 pub use status::{
     FollowerStatus, LinkState, LinkStatus, Problem, Problems, Snapshot, SourceState, SourceStatus,

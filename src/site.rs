@@ -6,7 +6,6 @@ mod reread;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -251,7 +250,8 @@ impl Site {
                 .collect(),
             followers: self.followers.clone(),
             problems: self.problems.clone(),
-            login_failures: AtomicU64::new(0),
+            port: Arc::default(),
+            max_clients: self.config.listen.max_clients(),
         }
     }
 
@@ -285,8 +285,9 @@ impl Site {
     }
 
     fn endpoint(&self, board: Arc<Board>, table: CommandTable) -> Arc<Endpoint> {
+        let port = board.port.clone();
         let inspect = Arc::new(Inspector { board, links: self.links.clone() });
-        Endpoint::new(&self.config, table, self.write_off.clone(), inspect)
+        Endpoint::new(&self.config, table, self.write_off.clone(), inspect, port)
     }
 
     fn feed(&self) -> Feed {

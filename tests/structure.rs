@@ -59,7 +59,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
         ],
     ),
     ("net", &[]),
-    ("observe", &["config", "clock", "conflict", "journal", "position", "write_off"]),
+    ("observe", &["config", "clock", "conflict", "endpoint", "journal", "position", "write_off"]),
     ("pairing", &["conflict", "position"]),
     ("password", &[]),
     ("position", &[]),

@@ -48,6 +48,14 @@ pub struct Listen {
     pub acceptor: Option<Arc<Acceptor>>,
 }
 
+impl Listen {
+    /// Most connections at once, on all ports that clients come to.
+    pub fn max_clients(&self) -> u64 {
+        let ports = 1 + u64::from(self.local_addr.is_some());
+        ports.saturating_mul(self.max_connections as u64)
+    }
+}
+
 /// What a user may do; docs/security.md has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

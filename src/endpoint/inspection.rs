@@ -11,8 +11,6 @@ pub trait Inspect: Send + Sync {
     /// The reply to `DUPLEX <subcommand> ..`; an error is a sentence for people. `PAUSE`,
     /// `RESUME` and `RESYNC` come only from those who may.
     fn duplex(&self, request: &Request) -> Result<String, String>;
-    /// Somebody gave a wrong user or password.
-    fn login_failed(&self);
     /// The offset that `ROLE` tells: that of our followers.
     fn role(&self) -> u64;
 }
@@ -130,7 +128,6 @@ mod tests {
         fn duplex(&self, _: &Request) -> Result<String, String> {
             Err("no".to_owned())
         }
-        fn login_failed(&self) {}
         fn role(&self) -> u64 {
             7
         }

@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::session::{Session, Strangers};
+use super::seldom::Seldom;
+use super::session::Session;
+use super::status::Present;
 use super::{Endpoint, SessionEnd, replies};
 use crate::net::{AcceptError, Acceptor, Stream, send, tune};
 
@@ -18,9 +20,6 @@ use crate::net::{AcceptError, Acceptor, Stream, send, tune};
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a client that is turned away has to take the reason.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How often it is told at most that clients are turned away.
-const TOLD_EACH: Duration = Duration::from_secs(1);
 
 /// Of all places those that have not said who they are may have one in so many, so that they can't
 /// take them all.
@@ -44,7 +43,7 @@ pub async fn serve<F, Fut>(
     let room = Arc::new(Semaphore::new(endpoint.max_connections.min(Semaphore::MAX_PERMITS)));
     let strangers = Arc::new(Semaphore::new(room_for_strangers(&endpoint)));
     let mut failures = 0_u64;
-    let mut turned_away = TurnedAway::default();
+    let (turned_away, kept_out) = (Seldom::default(), Arc::new(Seldom::default()));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -70,7 +69,10 @@ pub async fn serve<F, Fut>(
         let stranger = Arc::clone(&strangers).try_acquire_owned();
         let refusal = refusal.or(stranger.is_err().then_some(replies::TOO_MANY_STRANGERS));
         if let Some(why) = refusal {
-            turned_away.tell(peer, why);
+            endpoint.status.turned_away.fetch_add(1, Ordering::Relaxed);
+            if let Some(others) = turned_away.counted() {
+                tracing::warn!(%peer, why, others, "turned a client away");
+            }
             // In TLS it would be a handshake to say so.
             if endpoint.tls.is_none() {
                 tracker.spawn(turn_away(stream, why));
@@ -79,45 +81,23 @@ pub async fn serve<F, Fut>(
         }
         let stranger = stranger.ok().filter(|_| !endpoint.users.is_open());
         let stranger = (Arc::clone(&strangers), stranger);
-        let session = session((stream, peer), stranger, Arc::clone(&endpoint), token.clone());
-        let hand_over = hand_over.clone();
+        let (endpoint, token) = (Arc::clone(&endpoint), token.clone());
+        let (kept_out, hand_over) = (Arc::clone(&kept_out), hand_over.clone());
+        let present = Present::new(&endpoint.status);
         tracker.spawn(async move {
-            match session.await {
+            let Some(stream) = come_in(stream, peer, &endpoint, &kept_out, &token).await else {
+                return;
+            };
+            match Session::new(endpoint, (stream, peer), stranger, token).serve().await {
                 SessionEnd::Closed => {}
                 other => hand_over(other).await,
             }
-            drop(permit);
+            drop((present, permit));
         });
     }
     drop(listener);
     tracker.close();
     tracker.wait().await;
-}
-
-/// Tells of clients that are turned away: anyone can have it happen as often as they like.
-#[derive(Default)]
-struct TurnedAway {
-    told: Option<Instant>,
-    /// How many were not told of since then.
-    untold: u64,
-}
-
-impl TurnedAway {
-    fn tell(&mut self, peer: SocketAddr, why: &str) {
-        if let Some(others) = self.counted(Instant::now()) {
-            tracing::warn!(%peer, why, others, "turned a client away");
-        }
-    }
-
-    /// Counts one; if it is to be told of, how many before it were not.
-    fn counted(&mut self, now: Instant) -> Option<u64> {
-        if self.told.is_some_and(|told| now.duration_since(told) < TOLD_EACH) {
-            self.untold += 1;
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
-    }
 }
 
 /// Where there are no users nobody is a stranger.
@@ -127,40 +107,40 @@ fn room_for_strangers(endpoint: &Endpoint) -> usize {
     if endpoint.users.is_open() { Semaphore::MAX_PERMITS } else { share }
 }
 
-async fn session(
-    (socket, peer): (TcpStream, SocketAddr),
-    stranger: Strangers,
-    endpoint: Arc<Endpoint>,
-    token: CancellationToken,
-) -> SessionEnd {
+/// The connection as it is to be spoken on, past its handshake if the port has one.
+async fn come_in(
+    socket: TcpStream,
+    peer: SocketAddr,
+    endpoint: &Endpoint,
+    kept_out: &Seldom,
+    token: &CancellationToken,
+) -> Option<Stream> {
     if let Err(error) = tune(&socket) {
         tracing::debug!(%peer, %error, "a client was gone at once");
-        return SessionEnd::Closed;
+        return None;
     }
-    let stream = match &endpoint.tls {
-        None => Stream::Plain(socket),
-        Some(acceptor) => {
-            let accepted = tokio::select! {
-                () = token.cancelled() => return SessionEnd::Closed,
-                accepted = accept(acceptor, socket, peer) => accepted,
-            };
-            let Some(stream) = accepted else { return SessionEnd::Closed };
-            stream
-        }
-    };
-    Session::new(endpoint, (stream, peer), stranger, token).serve().await
+    let Some(acceptor) = &endpoint.tls else { return Some(Stream::Plain(socket)) };
+    tokio::select! {
+        () = token.cancelled() => None,
+        accepted = accept(acceptor, socket, peer, kept_out) => accepted,
+    }
 }
 
 /// Shakes hands with a client; why that failed is told in one line.
-async fn accept(acceptor: &Acceptor, socket: TcpStream, peer: SocketAddr) -> Option<Stream> {
+async fn accept(
+    acceptor: &Acceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+    kept_out: &Seldom,
+) -> Option<Stream> {
     let reason = match acceptor.accept(socket).await {
         Ok(stream) => return Some(stream),
         Err(reason) => reason,
     };
     if matches!(reason, AcceptError::Gone) {
         tracing::debug!(%peer, %reason, "a client did not come in");
-    } else {
-        tracing::warn!(%peer, %reason, "a client did not come in");
+    } else if let Some(others) = kept_out.counted() {
+        tracing::warn!(%peer, %reason, others, "a client did not come in");
     }
     if let AcceptError::PlainText(socket) = reason {
         // What is left unread would have the answer thrown away.
@@ -173,19 +153,4 @@ async fn accept(acceptor: &Acceptor, socket: TcpStream, peer: SocketAddr) -> Opt
 async fn turn_away(mut socket: TcpStream, why: &'static str) {
     // Whether it hears it or not, it is closed.
     let _ = tokio::time::timeout(FAREWELL, send(&mut socket, &replies::error(why))).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_line_a_second_tells_of_all() {
-        let (mut turned_away, now) = (TurnedAway::default(), Instant::now());
-        assert_eq!(turned_away.counted(now), Some(0));
-        assert_eq!(turned_away.counted(now), None);
-        assert_eq!(turned_away.counted(now + TOLD_EACH / 2), None);
-        assert_eq!(turned_away.counted(now + TOLD_EACH), Some(2));
-        assert_eq!(turned_away.counted(now + TOLD_EACH), None);
-    }
 }

@@ -1,16 +1,17 @@
 //! All that can be seen of a site: where its numbers live.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::reading::{
-    FollowerReading, JournalReading, LinkReading, Reading, SourceReading, WriteOffReading,
+    FollowerReading, JournalReading, LinkReading, PortReading, Reading, SourceReading,
+    WriteOffReading,
 };
 use super::{FollowerStatus, LinkStatus, Problem, Problems, SourceStatus};
 use crate::conflict::{Conflict, Conflicts};
+use crate::endpoint::PortStatus;
 use crate::journal::Journal;
 use crate::position::SiteName;
 use crate::write_off::WriteOffSet;
@@ -38,8 +39,10 @@ pub struct Board {
     pub followers: Arc<Mutex<Vec<Arc<FollowerStatus>>>>,
     /// What a person should know of.
     pub problems: Arc<Problems>,
-    /// Wrong users and passwords at the port.
-    pub login_failures: AtomicU64,
+    /// Who is at the port.
+    pub port: Arc<PortStatus>,
+    /// Most connections there at once.
+    pub max_clients: u64,
 }
 
 impl Board {
@@ -58,7 +61,7 @@ impl Board {
             links: self.links.iter().map(|(link, both)| LinkReading::of(link, both)).collect(),
             followers,
             problems: self.problems.total(),
-            login_failures: self.login_failures.load(Ordering::Relaxed),
+            port: PortReading::of(&self.port, self.max_clients),
         }
     }
 
@@ -82,6 +85,8 @@ impl Board {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::config;
     use crate::observe::{LinkState, SourceState};
@@ -110,7 +115,8 @@ pub(crate) mod tests {
             links: vec![(Arc::new(link), Conflicts::new(config::Policy::Converge, true, 9))],
             followers: Arc::default(),
             problems: Arc::default(),
-            login_failures: AtomicU64::new(0),
+            port: Arc::default(),
+            max_clients: 9,
         }
     }
 

@@ -30,7 +30,10 @@ pub fn info_duplex(reading: &Reading) -> String {
         link(&mut text, reading);
     }
     text.field("problems", reading.problems);
-    text.field("auth_failures", reading.login_failures);
+    text.field("clients", reading.port.clients);
+    text.field("max_clients", reading.port.max_clients);
+    text.field("turned_away", reading.port.turned_away);
+    text.field("auth_failures", reading.port.login_failures);
     text.0
 }
 
@@ -159,7 +162,7 @@ fn link(text: &mut Text, link: &LinkReading) {
         format_args!("{name}_conflicts"),
         format_args!(
             "found={},rejected_older={},rejected_deletes={},outdated={},repaired={},\
-             repaired_bytes={},open={},unseen_keys={}",
+             repaired_bytes={},open={},unseen_keys={},max_keys={}",
             conflicts.found,
             conflicts.rejected_older,
             conflicts.rejected_deletes,
@@ -167,7 +170,8 @@ fn link(text: &mut Text, link: &LinkReading) {
             conflicts.repaired,
             conflicts.repaired_bytes,
             conflicts.open,
-            conflicts.unseen_keys
+            conflicts.unseen_keys,
+            conflicts.max_keys
         ),
     );
     text.field(format_args!("{name}_queue_max_bytes"), link.queue_max_bytes);

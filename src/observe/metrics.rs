@@ -119,7 +119,12 @@ const SITE: &[Metric<Reading, Value>] = &[
         level(r.followers_behind())
     }),
     counter("problems", "Problems that a person should know of", |r| count(r.problems)),
-    counter("auth_failures", "Wrong users or passwords at the port", |r| count(r.login_failures)),
+    gauge("clients", "Connections at the port", |r| level(r.port.clients)),
+    gauge("max_clients", "How many there may be", |r| level(r.port.max_clients)),
+    counter("turned_away", "Connections that the port turned away", |r| count(r.port.turned_away)),
+    counter("auth_failures", "Wrong users or passwords at the port", |r| {
+        count(r.port.login_failures)
+    }),
 ];
 
 const LINK: &[Metric<LinkReading, Option<Value>>] = &[
@@ -175,6 +180,9 @@ const LINK: &[Metric<LinkReading, Option<Value>>] = &[
     }),
     gauge("conflicts_unseen_keys", "Keys with local writes that the peer has not seen", |l| {
         Some(level(l.conflicts.unseen_keys))
+    }),
+    gauge("conflicts_max_keys", "How many of them are told apart", |l| {
+        Some(level(l.conflicts.max_keys))
     }),
     counter("link_full_syncs", "Full syncs begun", |l| Some(count(l.full_syncs))),
     gauge("link_snapshot_keys", "Keys read of the full sync that runs", |l| {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{FollowerStatus, LinkState, LinkStatus, Snapshot, SourceState, SourceStatus};
 use crate::conflict::Conflicts;
+use crate::endpoint::PortStatus;
 use crate::journal::JournalStatus;
 use crate::write_off::WriteOffSet;
 
@@ -36,7 +37,20 @@ pub struct Reading {
     pub followers: Vec<FollowerReading>,
     /// Problems since the start.
     pub problems: u64,
-    /// Wrong users and passwords at the port since the start.
+    /// Who is at the port.
+    pub port: PortReading,
+}
+
+/// Of the port, and of `[listen] local_addr` with it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PortReading {
+    /// Connections that are served now, replicas and links among them.
+    pub clients: u64,
+    /// How many there may be.
+    pub max_clients: u64,
+    /// Connections turned away since the start.
+    pub turned_away: u64,
+    /// Wrong users and passwords since the start.
     pub login_failures: u64,
 }
 
@@ -185,6 +199,8 @@ pub struct ConflictReading {
     pub open: u64,
     /// Keys with writes that the peer has not seen.
     pub unseen_keys: u64,
+    /// How many there may be.
+    pub max_keys: u64,
 }
 
 /// Of a full sync that runs.
@@ -347,6 +363,17 @@ impl LinkReading {
     }
 }
 
+impl PortReading {
+    pub(super) fn of(status: &PortStatus, max_clients: u64) -> Self {
+        Self {
+            clients: load(&status.clients),
+            max_clients,
+            turned_away: load(&status.turned_away),
+            login_failures: load(&status.login_failures),
+        }
+    }
+}
+
 impl ConflictReading {
     fn of(both: &Conflicts) -> Self {
         let recent = &both.recent;
@@ -359,6 +386,7 @@ impl ConflictReading {
             repaired_bytes: load(&recent.repaired_bytes),
             open: both.repairs.len() as u64,
             unseen_keys: both.unseen_keys() as u64,
+            max_keys: both.max_keys as u64,
         }
     }
 }

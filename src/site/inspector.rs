@@ -1,7 +1,6 @@
 //! What the port tells of the site, and what it is told.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Ends;
 use crate::endpoint::Inspect;
@@ -45,10 +44,6 @@ impl Inspect for Inspector {
         }
         observe::duplex(&self.board, &words)
             .map_err(|error| error.to_string().trim_start_matches("ERR ").to_owned())
-    }
-
-    fn login_failed(&self) {
-        self.board.login_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     fn role(&self) -> u64 {

@@ -20,7 +20,7 @@ fn wrong_passwords_are_counted_slowed_down_and_end_the_connection() {
     for attempt in 1..=10_u64 {
         let line = if attempt % 2 == 0 { "AUTH nobody p" } else { "AUTH wrong" };
         assert!(client.say(line).starts_with("-WRONGPASS"), "{attempt}");
-        assert_eq!(port.login_failures.load(Ordering::Relaxed), attempt);
+        assert_eq!(port.status.login_failures.load(Ordering::Relaxed), attempt);
     }
     assert_eq!(client.text(), "", "closed");
     // 100, 200, 400, 800 ms, and a second six times.
@@ -32,7 +32,7 @@ fn wrong_passwords_are_counted_slowed_down_and_end_the_connection() {
     assert!(client.say("HELLO 2 AUTH default wrong").starts_with("-WRONGPASS"));
     assert!(began.elapsed() > Duration::from_millis(100));
     assert_eq!(client.say("PING"), "+PONG");
-    assert_eq!(port.login_failures.load(Ordering::Relaxed), 11);
+    assert_eq!(port.status.login_failures.load(Ordering::Relaxed), 11);
 }
 
 #[test]

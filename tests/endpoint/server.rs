@@ -3,12 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis_duplex::config::Config;
-use redis_duplex::endpoint::{CommandTable, Endpoint, Inspect, SessionEnd, serve};
+use redis_duplex::endpoint::{CommandTable, Endpoint, Inspect, PortStatus, SessionEnd, serve};
 use redis_duplex::redis::{Connection, Target};
 use redis_duplex::resp::{ReplyScanner, Request, put_command};
 use redis_duplex::write_off::WriteOffSet;
@@ -74,8 +73,8 @@ fn program() -> String {
     std::env::var("REDIS_DUPLEX_TEST_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
-/// Counts failed logins.
-struct Told(Arc<AtomicU64>);
+/// What the site would say.
+struct Told;
 
 impl Inspect for Told {
     fn replication_section(&self) -> String {
@@ -86,9 +85,6 @@ impl Inspect for Told {
     }
     fn duplex(&self, request: &Request) -> Result<String, String> {
         if request.arg_is(1, "status") { Ok("fine".to_owned()) } else { Err("what?".to_owned()) }
-    }
-    fn login_failed(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
     }
     fn role(&self) -> u64 {
         1 << 40
@@ -102,7 +98,7 @@ pub struct Port {
     pub write_off: Arc<WriteOffSet>,
     /// What was handed over.
     pub handed: Arc<Mutex<Vec<SessionEnd>>>,
-    pub login_failures: Arc<AtomicU64>,
+    pub status: Arc<PortStatus>,
     token: CancellationToken,
     _runtime: Runtime,
 }
@@ -119,14 +115,14 @@ impl Port {
         let text = format!("site = \"a\"\n[redis]\naddr = \"{addr}\"\n{listen}{more}");
         let config: Config = toml::from_str(&text).unwrap();
         let write_off = WriteOffSet::new();
-        let login_failures = Arc::new(AtomicU64::new(0));
-        let told = Told(Arc::clone(&login_failures));
+        let status = Arc::<PortStatus>::default();
         let token = CancellationToken::new();
         let handed = Arc::new(Mutex::new(Vec::new()));
         let listener = runtime.block_on(async {
             let mut connection = Connection::open(&Target::open(addr)).await.unwrap();
             let table = CommandTable::load(&mut connection).await.unwrap();
-            let endpoint = Endpoint::new(&config, table, Arc::clone(&write_off), Arc::new(told));
+            let (set, status) = (Arc::clone(&write_off), Arc::clone(&status));
+            let endpoint = Endpoint::new(&config, table, set, Arc::new(Told), status);
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             (listener, endpoint)
         });
@@ -138,7 +134,7 @@ impl Port {
             async move { kept.lock().unwrap().push(end) }
         };
         let _service = runtime.handle().spawn(serve(listener, endpoint, hand_over, token.clone()));
-        Self { server, number, write_off, handed, login_failures, token, _runtime: runtime }
+        Self { server, number, write_off, handed, status, token, _runtime: runtime }
     }
 
     pub fn client(&self) -> Client {

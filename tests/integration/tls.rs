@@ -385,6 +385,11 @@ fn a_client_that_says_nothing_is_closed_and_holds_up_nobody() {
     let mut sidecar = builder.setting("listen", "max_connections = 3").start();
     sidecar.allow_log("no TLS handshake within 10s");
     sidecar.allow_log("turned a client away");
+    eventually("the looks at the start to have left", PATIENCE, || {
+        let (head, metrics) = sidecar.http_get("/metrics");
+        assert!(head.contains("200"), "{head}");
+        metrics.contains("\nredis_duplex_clients 0\n")
+    });
     let began = Instant::now();
     let mut silent: Vec<TcpStream> =
         (0..2).map(|_| TcpStream::connect(sidecar.addr()).unwrap()).collect();
@@ -392,6 +397,10 @@ fn a_client_that_says_nothing_is_closed_and_holds_up_nobody() {
     assert!(ping(&mut client));
     // They count.
     assert!(connect_tls(number(&sidecar.addr()), files.ca.client(None)).is_err());
+    let (_, metrics) = sidecar.http_get("/metrics");
+    for line in ["clients 3", "max_clients 3", "turned_away_total 1"] {
+        assert!(metrics.contains(&format!("\nredis_duplex_{line}\n")), "{line}: {metrics}");
+    }
     let mut one = silent.pop().unwrap();
     one.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(one.read(&mut [0; 8]).unwrap(), 0, "it is closed");

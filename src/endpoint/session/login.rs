@@ -1,6 +1,7 @@
 //! Who the client is: `AUTH`, `HELLO` and `RESET`, and how many times it may be wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -46,7 +47,7 @@ impl Session {
             self.failures += 1;
             let name = self.endpoint.users.name(name);
             audit::tell_failed_login(self.peer, name, self.failures);
-            self.endpoint.inspect.login_failed();
+            self.endpoint.status.login_failures.fetch_add(1, Ordering::Relaxed);
             let doublings = (self.failures - 1).min(8);
             let delay = FIRST_DELAY.saturating_mul(1 << doublings).min(LONGEST_DELAY);
             tokio::select! {
