@@ -44,6 +44,7 @@ use crate::redis::Target;
 use crate::resp::Request;
 use crate::write_off::WriteOffSet;
 use access::Users;
+use seldom::Seldom;
 
 /// How a session with a client ends.
 #[derive(Debug)]
@@ -80,6 +81,8 @@ pub struct Endpoint {
     write_off: Arc<WriteOffSet>,
     inspect: Arc<dyn Inspect>,
     status: Arc<PortStatus>,
+    /// Tells that the local Redis is not there for a client.
+    unreachable: Arc<Seldom>,
     flush: Flush,
     redis_version: Option<String>,
     /// Whether writes are marked; if not, they are as good as a local client's.
@@ -109,6 +112,7 @@ impl Endpoint {
             write_off,
             inspect,
             status,
+            unreachable: Arc::default(),
             flush: config.filter.flush,
             marks: true,
             redis_version: config.listen.redis_version.clone(),

@@ -5,9 +5,10 @@ use std::io::{self, IoSlice};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::Endpoint;
 use super::replies::Replies;
 use crate::net::{Stream, send};
-use crate::redis::{Connection, RedisError, Target};
+use crate::redis::{Connection, RedisError};
 use crate::resp::{ReplyScanner, ScanError};
 
 /// How much room is kept free for one read.
@@ -79,9 +80,11 @@ pub(super) struct Backend {
 
 impl Backend {
     /// Connects; the error is the reply for the client.
-    pub(super) async fn open(target: &Target, resp3: bool) -> Result<Self, String> {
-        let mut connection = Connection::open(target).await.map_err(|error| {
-            tracing::warn!(%error, "no connection to the local redis for a client");
+    pub(super) async fn open(endpoint: &Endpoint, resp3: bool) -> Result<Self, String> {
+        let mut connection = Connection::open(&endpoint.target).await.map_err(|error| {
+            if let Some(others) = endpoint.unreachable.counted() {
+                tracing::warn!(%error, others, "no connection to the local redis for a client");
+            }
             let why = match error {
                 RedisError::Connect { .. } | RedisError::Lost { .. } => "no connection to it",
                 RedisError::Refused { .. } => "it refused our user or password",

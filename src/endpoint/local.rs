@@ -47,7 +47,7 @@ impl Local {
     /// The connection, opened if it is not; the error is the reply for the client.
     pub(super) async fn main(&mut self) -> Result<&mut Backend, String> {
         if self.main.is_none() {
-            self.main = Some(Backend::open(&self.endpoint.target, self.resp3).await?);
+            self.main = Some(Backend::open(&self.endpoint, self.resp3).await?);
         }
         self.main.as_mut().ok_or_else(String::new)
     }
@@ -143,7 +143,7 @@ impl Local {
     /// The second connection, with the same database selected.
     async fn side(&mut self) -> Result<&mut Backend, String> {
         if self.side.is_none() {
-            self.side = Some((Backend::open(&self.endpoint.target, self.resp3).await?, 0));
+            self.side = Some((Backend::open(&self.endpoint, self.resp3).await?, 0));
         }
         let Some((backend, database)) = self.side.as_mut() else { return Err(String::new()) };
         if *database != self.database {

@@ -40,13 +40,14 @@ const STILL: Duration = Duration::from_millis(400);
 const COME_TO_REST: Duration = Duration::from_secs(10);
 
 /// Warnings that faults cause. Anything else fails the round.
-const EXPECTED: [&str; 9] = [
+const EXPECTED: [&str; 10] = [
     "the link broke, trying again",
     "a peer's link ends",
     "lost the replication stream of the local redis",
     "the local redis is not there, trying again",
     "the commands of the local redis can't be read, trying again",
     "lost a client's connection to the local redis",
+    "no connection to the local redis for a client",
     "what a peer lacks can't be read from the local redis",
     "the local redis takes too long to send what a peer lacks",
     "keys that both sites wrote can't be read, trying again",
