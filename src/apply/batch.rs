@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::conflict::RemoteUnit;
+use crate::conflict::{RemoteUnit, each_command};
 use crate::journal::{EXEC, MULTI};
 use crate::position::{Checkpoint, Database, SiteName};
-use crate::resp::{self, Command, Limits, Scanner};
+use crate::resp::{self, Command};
 use crate::write_off::{Mark, Tag};
 
 /// Where marks are written. With copies in several databases, a loss of the newest one (a flush of
@@ -100,17 +100,9 @@ impl Item {
     }
 
     /// Calls `use_it` with each command.
-    pub fn each_command(&self, mut use_it: impl FnMut(usize, Command<'_>)) {
-        let mut scanner = Scanner::new(Limits::STREAM);
-        let mut rest = &self.commands[..];
-        let mut index = 0;
+    pub fn each_command(&self, use_it: impl FnMut(usize, Command<'_>)) {
         // They were scanned when the item was made.
-        while let Ok(Some(command)) = scanner.scan(rest) {
-            let length = command.raw().len();
-            use_it(index, command);
-            rest = &rest[length..];
-            index += 1;
-        }
+        each_command(&self.commands, use_it);
     }
 
     /// Name and key of command `index`, for messages.

@@ -141,7 +141,7 @@ pub fn touches<'a>(
     let given = Some(command.arg(0)).filter(|given| given.len() <= name.len()).unwrap_or_default();
     let length = given.len();
     name[..length].copy_from_slice(given);
-    name.make_ascii_uppercase();
+    name[..length].make_ascii_uppercase();
     let rest = || command.args().skip(2);
     match &name[..length] {
         b"SET" => single(if replaces(command) { Replace } else { Change }),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use smallvec::SmallVec;
 
 use super::rules::{self, Rule};
 use super::*;
@@ -292,7 +293,7 @@ impl Site {
     }
 
     fn remote(&self, unit: &Unit) -> RemoteUnit {
-        let mut touched = Vec::new();
+        let mut touched = SmallVec::new();
         each_command(&unit.bytes, |at, command| {
             if matches!(unit.command.op, Op::State(_)) {
                 let touch = state_touch(Database(0), command);

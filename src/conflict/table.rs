@@ -380,9 +380,12 @@ impl FoundKeys {
 
 /// The keys of one command, copied out of the stream, if they depend on each other.
 pub fn group(touches: &[Touch<'_>]) -> Option<Arc<[Key]>> {
+    if !touches.iter().any(|touch| touch.together) {
+        return None;
+    }
     let together = touches.iter().filter(|touch| touch.together);
     let keys: Vec<Key> = together
         .map(|touch| Key { database: touch.database, name: Bytes::copy_from_slice(touch.key) })
         .collect();
-    (!keys.is_empty()).then(|| keys.into())
+    Some(keys.into())
 }

@@ -1,6 +1,7 @@
 //! A peer's unit, as far as conflicts go.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::effect::{Effect, Touch, hash_key};
 use crate::clock::Timestamp;
@@ -18,7 +19,7 @@ pub struct RemoteUnit {
     /// It is about whole databases (FLUSHALL, SWAPDB).
     pub wide: bool,
     /// The keys that its commands touch.
-    pub touched: Vec<Touched>,
+    pub touched: SmallVec<[Touched; 1]>,
 }
 
 /// A key that a command of it touches.

@@ -2,7 +2,8 @@
 //! seen goes with its whole generation.
 //!
 //! The peer sees in order, so nothing is looked up to be taken out; and the youngest generation is
-//! small, so that it stays in the processor's cache however far the peer is behind.
+//! small, so that it stays in the processor's cache however far the peer is behind. A sketch of each
+//! generation tells of most keys that they are not there, without a look into it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,15 +16,17 @@ use super::unit::Key;
 use crate::clock::Timestamp;
 use crate::position::Offset;
 
-/// Keys in a generation: about half a megabyte of them. More only where all generations together
-/// hold more than [`MOST_GENERATIONS`] times as many.
-const GENERATION: usize = 8192;
+/// Keys in a generation: about a quarter of a megabyte of them. More only where all generations
+/// together hold more than [`MOST_GENERATIONS`] times as many.
+const GENERATION: usize = 4096;
 /// About so many generations are looked through for a key.
 const MOST_GENERATIONS: usize = 16;
 /// With few keys allowed there are still so many generations, of which the oldest is forgotten.
 const LEAST_GENERATIONS: usize = 4;
 /// Effects told apart on one key; more become one that conflicts with everything.
 const MAX_EFFECTS: usize = 64;
+/// Bits of a sketch for each key: with two set for a key, about one in twenty of other keys passes.
+const SKETCH_BITS: usize = 8;
 
 /// Keys of one command that depend on each other.
 pub(super) type Group = Option<Arc<[Key]>>;
@@ -39,9 +42,10 @@ pub(super) struct Write {
 
 type ByKey = HashMap<u64, SmallVec<[Write; 1]>, RandomState>;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Generation {
     keys: ByKey,
+    sketch: Sketch,
     /// The end of its last write.
     last: Offset,
     /// Whether other keys depend on some of these.
@@ -89,13 +93,15 @@ impl Writes {
         let full = full.min(self.max_keys / LEAST_GENERATIONS).max(1);
         if self.generations.back().is_none_or(|youngest| youngest.keys.len() >= full) {
             let keys = std::mem::take(&mut self.spare);
-            self.generations.push_back(Generation { keys, ..Generation::default() });
+            let (sketch, last) = (Sketch::new(full), Offset::default());
+            self.generations.push_back(Generation { keys, sketch, last, groups: false });
         }
         let youngest = self.generations.back_mut()?;
         youngest.last = youngest.last.max(new.end);
         youngest.groups |= new.group.is_some();
         let writes = youngest.keys.entry(hash).or_default();
         if writes.is_empty() {
+            youngest.sketch.add(hash);
             self.len += 1;
         }
         let same = |write: &&mut Write| write.effect == new.effect;
@@ -122,7 +128,7 @@ impl Writes {
     }
 
     fn drop_oldest(&mut self) -> Option<Forgotten> {
-        let Generation { mut keys, last, groups } = self.generations.pop_front()?;
+        let Generation { mut keys, last, groups, .. } = self.generations.pop_front()?;
         self.len -= keys.len();
         keys.clear();
         // Not one that grew while the peer was far behind.
@@ -134,7 +140,36 @@ impl Writes {
 
     /// The writes on the key with this hash; some of them the peer may have seen.
     pub(super) fn of(&self, hash: u64) -> impl Iterator<Item = &Write> {
-        self.generations.iter().filter_map(move |generation| generation.keys.get(&hash)).flatten()
+        let may_have = self.generations.iter().filter(move |it| it.sketch.may_have(hash));
+        may_have.filter_map(move |generation| generation.keys.get(&hash)).flatten()
+    }
+}
+
+/// Which keys are certainly not among some: a Bloom filter with both bits of a key in one word.
+#[derive(Debug)]
+struct Sketch(Box<[u64]>);
+
+impl Sketch {
+    /// For about so many keys.
+    fn new(keys: usize) -> Self {
+        let words = (keys * SKETCH_BITS).div_ceil(64).next_power_of_two();
+        Self(vec![0; words].into())
+    }
+
+    fn add(&mut self, hash: u64) {
+        let (word, bits) = self.place(hash);
+        self.0[word] |= bits;
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        let (word, bits) = self.place(hash);
+        self.0[word] & bits == bits
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "cut to what there is of words")]
+    fn place(&self, hash: u64) -> (usize, u64) {
+        let word = (hash >> 12) as usize & (self.0.len() - 1);
+        (word, (1 << (hash % 64)) | (1 << (hash / 64 % 64)))
     }
 }
 
@@ -147,4 +182,41 @@ fn union(one: Group, other: Option<&Arc<[Key]>>) -> Group {
     keys.sort();
     keys.dedup();
     Some(keys.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conflict::effect::hash_key;
+    use crate::position::Database;
+
+    #[test]
+    fn a_sketch_has_all_that_were_added_and_few_others() {
+        let mut sketch = Sketch::new(GENERATION);
+        let hash = |number: usize| hash_key(Database(0), &number.to_le_bytes());
+        (0..GENERATION).for_each(|number| sketch.add(hash(number)));
+        assert!((0..GENERATION).all(|number| sketch.may_have(hash(number))));
+        let others = GENERATION..11 * GENERATION;
+        let passed = others.filter(|number| sketch.may_have(hash(*number))).count();
+        assert!(passed < GENERATION, "{passed} of {}", 10 * GENERATION);
+    }
+
+    #[test]
+    fn writes_are_found_until_they_were_seen() {
+        let mut writes = Writes::new(1 << 20);
+        let hash = |number: u64| hash_key(Database(0), &number.to_le_bytes());
+        let count = 5 * GENERATION as u64;
+        for number in 1..=count {
+            let (effect, time, group) = (Effect::Replace, Timestamp(number), None);
+            let write = Write { effect, end: Offset(number), time, group };
+            assert!(writes.enter(hash(number), write).is_none());
+        }
+        assert!((1..=count).all(|n| writes.of(hash(n)).map(|w| w.end).eq([Offset(n)])));
+        writes.seen(Offset(count / 2));
+        let found = |number: u64| writes.of(hash(number)).next().is_some();
+        assert!((count / 2 + 1..=count).all(found));
+        assert!(!found(1) && writes.len() < writes.max_keys);
+        writes.seen(Offset(count));
+        assert!(writes.is_empty());
+    }
 }

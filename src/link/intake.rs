@@ -20,6 +20,7 @@ use crate::observe::LinkState;
 use crate::position::{Checkpoint, Database, LinkSession, Owed, Position, Seen};
 use crate::rdb::RdbVersion;
 use crate::redis::{Connection, Flavour, ServerInfo};
+use crate::resp::{Limits, Scanner};
 
 /// How long it may take until what was applied comes back in the stream. Then the session begins
 /// again: the local Redis may have restarted.
@@ -193,9 +194,10 @@ impl<'a> Intake<'a> {
         };
         let reading = self.reading();
         let mut items = Vec::with_capacity(block.units.len());
+        let mut scanner = Scanner::new(Limits::STREAM);
         for index in 0..block.units.len() {
             if block.units[index].end > at.position.offset {
-                match reading.item(&block, index) {
+                match reading.item(&mut scanner, &block, index) {
                     Ok(item) => items.push(item),
                     Err(error) => {
                         // The session ends; what was good before it is applied first.

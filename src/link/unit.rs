@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::LinkError;
 use super::full_sync::COMMAND_LIMITS;
@@ -12,10 +13,10 @@ use crate::config::Flush;
 use crate::conflict::{
     KeyTable, RemoteUnit, Touched, each_command, is_wide, selected, state_touch, touches,
 };
-use crate::journal::{Block, EXEC, MULTI};
+use crate::journal::{Block, EXEC, MULTI, UnitHead};
 use crate::position::{Checkpoint, Database, Owed, Position, SiteName};
 use crate::rdb::{Entry, RdbError, RdbVersion};
-use crate::resp::{self, Command, Limits, Scanner};
+use crate::resp::{self, Command, Scanner};
 
 /// What a unit is read with.
 #[derive(Debug, Clone, Copy)]
@@ -37,15 +38,25 @@ pub(super) struct Reading<'a> {
 }
 
 /// What the commands of a unit are, as far as it matters here.
+#[derive(Default)]
 struct Commands {
     count: usize,
     flushes: Vec<(usize, String)>,
     highest_selected: Option<Database>,
+    /// Of these conflicts are looked for.
+    touched: SmallVec<[Touched; 1]>,
+    /// Some are about whole databases.
+    wide: bool,
 }
 
 impl Reading<'_> {
     /// Unit `index` of the block, ready to be applied.
-    pub(super) fn item(&self, block: &Block, index: usize) -> Result<Item, LinkError> {
+    pub(super) fn item(
+        &self,
+        scanner: &mut Scanner,
+        block: &Block,
+        index: usize,
+    ) -> Result<Item, LinkError> {
         let unit = &block.units[index];
         let bytes = block.payload.slice(unit.from..unit.to);
         let mut bytes = match bytes.strip_prefix(MULTI) {
@@ -58,7 +69,7 @@ impl Reading<'_> {
         if unit.state {
             bytes = states(&bytes, self.target)?;
         }
-        let commands = scan(&bytes)?;
+        let mut commands = self.scan(scanner, &bytes, unit)?;
         let mut item = Item::new(unit.database, bytes, commands.count, Kind::Unit);
         item.database_after = unit.database_after;
         item.highest_database =
@@ -77,40 +88,72 @@ impl Reading<'_> {
                     for (at, _) in commands.flushes.iter().rev() {
                         item = item.without(*at);
                     }
+                    commands = self.scan(scanner, &item.commands, unit)?;
                 }
             }
         }
-        item.remote = Some(Arc::new(self.remote(block, index, &item)));
-        Ok(item)
-    }
-
-    /// The unit as far as conflicts go.
-    fn remote(&self, block: &Block, index: usize, item: &Item) -> RemoteUnit {
-        let unit = &block.units[index];
-        let (mut touched, mut wide) = (Vec::new(), false);
-        if self.looks {
-            let mut database = unit.database;
-            each_command(&item.commands, |at, command| {
-                if command.is("SELECT") {
-                    database = selected(command).unwrap_or(database);
-                } else if unit.state {
-                    let touch = state_touch(database, command);
-                    touched.push(Touched::new(at, touch, &item.commands));
-                } else {
-                    wide |= is_wide(command);
-                    touches(self.keys, database, command, |touch| {
-                        touched.push(Touched::new(at, touch, &item.commands));
-                    });
-                }
-            });
-        }
-        RemoteUnit {
+        item.remote = Some(Arc::new(RemoteUnit {
             time: block.timestamp(index).min(self.latest),
             seen: block.seen[unit.seen].of(self.site),
             state: unit.state,
-            wide,
-            touched,
+            wide: commands.wide,
+            touched: commands.touched,
+        }));
+        Ok(item)
+    }
+
+    fn scan(
+        &self,
+        scanner: &mut Scanner,
+        bytes: &Bytes,
+        unit: &UnitHead,
+    ) -> Result<Commands, LinkError> {
+        let mut found = Commands::default();
+        let (mut database, mut at) = (unit.database, 0);
+        while at < bytes.len() {
+            let command = scanner.scan(&bytes[at..]);
+            let command = command.map_err(|error| LinkError::Broken(error.to_string()))?;
+            let Some(command) = command.filter(|command| !command.is_empty()) else {
+                return Err(LinkError::Broken("a unit that ends within a command".to_owned()));
+            };
+            // Neither may stand inside of our own MULTI.
+            if command.is("MULTI") || command.is("EXEC") || command.is("DISCARD") {
+                return Err(LinkError::Broken("a transaction within a transaction".to_owned()));
+            }
+            if command.is("SELECT") {
+                database = selected(command)
+                    .ok_or_else(|| LinkError::Broken("a SELECT of nothing".to_owned()))?;
+                found.highest_selected = found.highest_selected.max(Some(database));
+            } else if self.looks {
+                self.touch(&mut found, (database, command), bytes, unit.state);
+            }
+            if command.is("FLUSHALL") || command.is("FLUSHDB") {
+                let name = String::from_utf8_lossy(command.arg(0)).to_ascii_uppercase();
+                found.flushes.push((found.count, name));
+            }
+            found.count += 1;
+            at += command.raw().len();
         }
+        Ok(found)
+    }
+
+    /// Adds what the next command of a unit touches.
+    fn touch(
+        &self,
+        found: &mut Commands,
+        (database, command): (Database, Command<'_>),
+        bytes: &Bytes,
+        state: bool,
+    ) {
+        let at = found.count;
+        if state {
+            found.touched.push(Touched::new(at, state_touch(database, command), bytes));
+            return;
+        }
+        found.wide |= is_wide(command);
+        touches(self.keys, database, command, |touch| {
+            found.touched.push(Touched::new(at, touch, bytes));
+        });
     }
 }
 
@@ -155,42 +198,12 @@ fn restore(
     entry.to_commands(target, COMMAND_LIMITS, &mut |words| resp::put_command(out, &words))
 }
 
-fn scan(bytes: &Bytes) -> Result<Commands, LinkError> {
-    let mut scanner = Scanner::new(Limits::STREAM);
-    let mut found = Commands { count: 0, flushes: Vec::new(), highest_selected: None };
-    let mut at = 0;
-    while at < bytes.len() {
-        let command = scanner.scan(&bytes[at..]);
-        let command = command.map_err(|error| LinkError::Broken(error.to_string()))?;
-        let Some(command) = command.filter(|command| !command.is_empty()) else {
-            return Err(LinkError::Broken("a unit that ends within a command".to_owned()));
-        };
-        // Neither may stand inside of our own MULTI.
-        if command.is("MULTI") || command.is("EXEC") || command.is("DISCARD") {
-            return Err(LinkError::Broken("a transaction within a transaction".to_owned()));
-        }
-        if command.is("SELECT") {
-            let number =
-                std::str::from_utf8(command.arg(1)).ok().and_then(|text| text.parse().ok());
-            let number =
-                number.ok_or_else(|| LinkError::Broken("a SELECT of nothing".to_owned()))?;
-            found.highest_selected = found.highest_selected.max(Some(Database(number)));
-        }
-        if command.is("FLUSHALL") || command.is("FLUSHDB") {
-            let name = String::from_utf8_lossy(command.arg(0)).to_ascii_uppercase();
-            found.flushes.push((found.count, name));
-        }
-        found.count += 1;
-        at += command.raw().len();
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::journal::BlockBuilder;
     use crate::position::{Offset, ReplicationId};
+    use crate::resp::Limits;
     use crate::resp::put_command;
 
     fn item_of(block: &Block, index: usize, flush: Flush) -> Result<Item, LinkError> {
@@ -205,7 +218,7 @@ mod tests {
             latest,
             owed: Owed::Nothing,
         }
-        .item(block, index)
+        .item(&mut Scanner::new(Limits::STREAM), block, index)
     }
 
     fn command(args: &[&str]) -> Vec<u8> {
