@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use super::applier::{Applier, REPLY_TIMEOUT};
 use super::batch::{Batch, Item};
-use super::pipeline::{ApplyError, error_text};
+use super::pipeline::ApplyError;
+use super::verdict::error_text;
 use crate::conflict::Key;
 use crate::net::send;
 use crate::position::Database;

@@ -36,6 +36,12 @@ pub(super) fn abort_reason(reply: &str) -> Option<&str> {
     reply.strip_prefix(ABORT_REASON)
 }
 
+/// The text of an error reply.
+pub(super) fn error_text(reply: &[u8]) -> Option<String> {
+    let line = reply.strip_prefix(b"-")?;
+    Some(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
