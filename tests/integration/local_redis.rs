@@ -256,6 +256,10 @@ fn both_sites_end_the_same_when_both_wrote_while_nobody_read() {
 #[test]
 fn a_fresh_redis_is_attached_to_without_a_snapshot() {
     let server = RedisServer::start_with(&["--repl-diskless-sync-delay", "5"]);
+    if !server.version().is_seven_or_later() {
+        eprintln!("skipped: before 7.0 the snapshot is made on disk, and at once");
+        return;
+    }
     let sidecar = Builder::new("a", &server).start();
     let info = sidecar.info_duplex();
     assert_eq!((&*info["source_attach_free"], &*info["source_attach_full"]), ("1", "0"));

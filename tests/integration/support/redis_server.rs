@@ -168,7 +168,12 @@ fn spawn(program: &str, port: &Port, version: Version, settings: &[String], dir:
         command.args(["--enable-debug-command", "yes"]);
     }
     let log: PathBuf = dir.join("log");
-    Process::spawn(command.args(settings), &log)
+    for setting in settings {
+        // 6.2 takes several words in one argument as one word.
+        let words = if setting.is_empty() { vec![""] } else { setting.split(' ').collect() };
+        command.args(words);
+    }
+    Process::spawn(&mut command, &log)
 }
 
 /// Waits until this very process answers: another server may sit on the port by a race.
