@@ -48,6 +48,10 @@ pub fn reply(bytes: &[u8]) {
     for piece in PIECES {
         assert_eq!(replies(bytes, piece), whole);
     }
+    for piece in PIECES {
+        let parts = in_parts(bytes, piece);
+        assert!(parts.starts_with(&whole.concat()) && bytes.starts_with(&parts));
+    }
     for reply in &whole {
         let inside: usize = elements(reply).map(<[u8]>::len).sum();
         assert!(inside <= reply.len());
@@ -68,6 +72,23 @@ fn replies(bytes: &[u8], piece: usize) -> Vec<Bytes> {
         }
     }
     found
+}
+
+/// The bytes of all replies, taken as they come.
+fn in_parts(bytes: &[u8], piece: usize) -> Vec<u8> {
+    let (mut scanner, mut input) = (ReplyScanner::default(), BytesMut::new());
+    let mut taken = Vec::new();
+    for piece in bytes.chunks(piece) {
+        input.extend_from_slice(piece);
+        loop {
+            let Ok((length, whole)) = scanner.scan_part(&input) else { return taken };
+            taken.extend_from_slice(&input.split_to(length));
+            if !whole {
+                break;
+            }
+        }
+    }
+    taken
 }
 
 /// What a master sends behind `+FULLRESYNC`: a framed snapshot, then commands.

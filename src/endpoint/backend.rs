@@ -13,6 +13,8 @@ use crate::resp::{ReplyScanner, ScanError};
 
 /// How much room is kept free for one read.
 pub(super) const READ_SIZE: usize = 64 * 1024;
+/// A reply that is longer and not all there is passed on in parts, where nothing in it matters to us.
+const LARGE: usize = 256 * 1024;
 /// Requests up to this size are copied together; larger ones are written from where they lie. A
 /// copy of so much costs about as much as one more slice in the system call.
 const COPIED: usize = 4 * 1024;
@@ -76,6 +78,16 @@ pub(super) struct Backend {
     stream: Stream,
     input: BytesMut,
     scanner: ReplyScanner,
+    /// The reply that is coming was taken in part.
+    is_partly_taken: bool,
+}
+
+/// What was taken of the replies.
+pub(super) enum Taken {
+    /// A reply.
+    Whole(Bytes),
+    /// Some of a large one; whether it ends with this.
+    Part(Bytes, bool),
 }
 
 impl Backend {
@@ -97,7 +109,8 @@ impl Backend {
             connection.call(&[command]).await.map_err(|error| refusal(&error))?;
         }
         let (stream, input) = connection.into_parts();
-        let mut backend = Self { stream, input, scanner: ReplyScanner::default() };
+        let scanner = ReplyScanner::default();
+        let mut backend = Self { stream, input, scanner, is_partly_taken: false };
         if resp3 {
             let hello = async {
                 let mut out = Outgoing::default();
@@ -146,6 +159,29 @@ impl Backend {
     pub(super) fn take(&mut self) -> Result<Option<Bytes>, Lost> {
         let length = self.scanner.scan(&self.input)?;
         Ok(length.map(|length| self.input.split_to(length).freeze()))
+    }
+
+    /// What is there: in whole, or if `in_parts` is allowed and it is large, what there is of it.
+    pub(super) fn take_some(&mut self, in_parts: bool) -> Result<Option<Taken>, Lost> {
+        if !self.is_partly_taken
+            && let Some(reply) = self.take()?
+        {
+            return Ok(Some(Taken::Whole(reply)));
+        }
+        // A push is nobody's reply.
+        let is_large = self.input.len() >= LARGE && self.input[0] != b'>';
+        let takes_part = self.is_partly_taken || (in_parts && is_large);
+        if !takes_part {
+            return Ok(None);
+        }
+        let (length, whole) = self.scanner.scan_part(&self.input)?;
+        self.is_partly_taken = !whole;
+        Ok((length > 0).then(|| Taken::Part(self.input.split_to(length).freeze(), whole)))
+    }
+
+    /// Whether the client has some of a reply and waits for the rest.
+    pub(super) fn is_partly_taken(&self) -> bool {
+        self.is_partly_taken
     }
 
     /// Reads what has come; waits if nothing has. Cancel safe.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::backend::{Backend, Lost, Outgoing};
+use super::backend::{Lost, Outgoing, Taken};
 use super::batch::{self, DISCARD, EXEC, Member, Tried};
 use super::local::Local;
 use super::replies::{self, Replies};
@@ -118,16 +118,23 @@ impl Local {
 
     /// Takes the replies that are there, answers the client, and sends what may follow now.
     pub(super) async fn take_replies(&mut self, replies: &mut Replies) -> Result<(), Lost> {
-        while let Some(reply) = self.next_reply()? {
+        while let Some(taken) = self.next_reply()? {
+            let reply = match taken {
+                Taken::Whole(reply) => reply,
+                Taken::Part(part, whole) => {
+                    replies.part(&part, whole);
+                    if whole {
+                        self.pop_step();
+                    }
+                    continue;
+                }
+            };
             let push = reply.starts_with(b">");
             match self.flights.front_mut() {
-                Some(Flight::Steps(steps)) if !push => {
-                    if let Some(step) = steps.pop_front() {
+                Some(Flight::Steps(_)) if !push => {
+                    if let Some(step) = self.pop_step() {
                         let (open, database) = (&mut self.open, &mut self.database);
                         transaction::answer(step, &reply, open, database, replies)?;
-                    }
-                    if steps.is_empty() {
-                        self.flights.pop_front();
                     }
                 }
                 Some(Flight::Batch(batch)) if !push => {
@@ -142,8 +149,25 @@ impl Local {
         Ok(())
     }
 
-    fn next_reply(&mut self) -> Result<Option<Bytes>, Lost> {
-        self.main.as_mut().map_or(Ok(None), Backend::take)
+    /// A reply that only passes through needs not be held until it is whole.
+    fn next_reply(&mut self) -> Result<Option<Taken>, Lost> {
+        let passes = match self.flights.front() {
+            Some(Flight::Steps(steps)) => {
+                matches!(steps.front(), Some(Step::Pass(None) | Step::Block))
+            }
+            _ => false,
+        };
+        self.main.as_mut().map_or(Ok(None), |main| main.take_some(passes))
+    }
+
+    /// The first step is answered.
+    fn pop_step(&mut self) -> Option<Step> {
+        let Some(Flight::Steps(steps)) = self.flights.front_mut() else { return None };
+        let step = steps.pop_front();
+        if steps.is_empty() {
+            self.flights.pop_front();
+        }
+        step
     }
 
     /// The first batch has all its replies.
@@ -225,6 +249,11 @@ impl Local {
     /// The connection is lost: all that is under way is answered with that.
     pub(super) fn give_up(&mut self, lost: &Lost, replies: &mut Replies) {
         tracing::warn!(error = %lost, "lost a client's connection to the local redis");
+        // Nothing can be said in the middle of a reply: the client sees that it ends.
+        if self.main.take().is_some_and(|main| main.is_partly_taken()) {
+            self.flights.clear();
+            return;
+        }
         let error = lost.reply();
         for flight in self.flights.drain(..) {
             match flight {
@@ -232,7 +261,6 @@ impl Local {
                 Flight::Batch(batch) => tell_members(&batch.members, &error, replies),
             }
         }
-        self.main = None;
     }
 }
 

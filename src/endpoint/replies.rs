@@ -85,6 +85,15 @@ impl Replies {
         }
     }
 
+    /// Some of the one reply to one request; `whole` when it ends with this.
+    pub(super) fn part(&mut self, bytes: &[u8], whole: bool) {
+        match self.mode {
+            Mode::On => self.out.extend_from_slice(bytes),
+            Mode::SkipNext if whole => self.mode = Mode::On,
+            Mode::Off | Mode::SkipNext => {}
+        }
+    }
+
     /// An error as the reply to one request.
     pub(super) fn error(&mut self, text: &str) {
         self.reply(&error(text));

@@ -11,6 +11,8 @@ pub struct ReplyScanner {
     next: usize,
     /// Items still to come; `None` between replies.
     missing: Option<u64>,
+    /// Bytes still to come of a bulk string that was taken in part.
+    body: usize,
 }
 
 impl ReplyScanner {
@@ -31,6 +33,40 @@ impl ReplyScanner {
         *self = Self::default();
         Ok(Some(length))
     }
+
+    /// How much of the reply at the front of `buf` is there, and whether it ends with that. It is to
+    /// be taken off at once, and all that follows of this reply is to be taken so.
+    pub fn scan_part(&mut self, buf: &[u8]) -> Result<(usize, bool), ScanError> {
+        let mut missing = self.missing.unwrap_or(1);
+        let begun = self.body.min(buf.len());
+        let mut body = self.body - begun;
+        let mut at = self.next + begun;
+        while missing > 0 && body == 0 {
+            if let Some((end, children)) = item(buf, at)? {
+                at = end;
+                missing = (missing - 1).saturating_add(children);
+            } else if let Some(end) = bulk_end(buf, at)? {
+                body = end - buf.len();
+                at = buf.len();
+                missing -= 1;
+            } else {
+                break;
+            }
+        }
+        let whole = missing == 0 && body == 0;
+        *self = Self { next: 0, missing: (!whole).then_some(missing), body };
+        Ok((at, whole))
+    }
+}
+
+/// Where the bulk string (or one of its kind) at `at` ends, there or not; `None` if it is none, or
+/// its length is not there.
+fn bulk_end(buf: &[u8], at: usize) -> Result<Option<usize>, ScanError> {
+    let Some(b'$' | b'!' | b'=') = buf.get(at) else { return Ok(None) };
+    let Some((length, start)) = number_line(buf, at + 1)? else { return Ok(None) };
+    let Ok(length) = usize::try_from(length) else { return Ok(Some(start)) };
+    let end = start.checked_add(length).and_then(|end| end.checked_add(2));
+    end.map(Some).ok_or(ScanError::TooLong)
 }
 
 /// One item at `at`: where its own bytes end and how many items must follow for it to be whole.
@@ -44,11 +80,8 @@ fn item(buf: &[u8], at: usize) -> Result<Option<(usize, u64)>, ScanError> {
         }
         // Bulk string, bulk error, verbatim string.
         b'$' | b'!' | b'=' => {
-            let Some((length, start)) = number_line(buf, body)? else { return Ok(None) };
-            let Ok(length) = usize::try_from(length) else { return Ok(Some((start, 0))) };
-            let end = start.checked_add(length).and_then(|e| e.checked_add(2));
-            let end = end.ok_or(ScanError::TooLong)?;
-            Ok((buf.len() >= end).then_some((end, 0)))
+            let end = bulk_end(buf, at)?;
+            Ok(end.filter(|end| buf.len() >= *end).map(|end| (end, 0)))
         }
         // Array, set, push; map; attribute (which comes before the item it belongs to).
         b'*' | b'~' | b'>' | b'%' | b'|' => {
@@ -99,6 +132,33 @@ mod tests {
         b"=5\r\ntxt:a\r\n",
         b"!3\r\nERR\r\n",
     ];
+
+    #[test]
+    fn parts_are_the_whole_at_every_split() {
+        for reply in REPLIES {
+            for cut in 0..reply.len() {
+                for again in cut..reply.len() {
+                    let (mut scanner, mut taken) = (ReplyScanner::default(), 0);
+                    // It was looked for in whole before.
+                    assert_eq!(scanner.scan(&reply[..cut]), Ok(None));
+                    let mut ends = Vec::new();
+                    for there in [cut, again, reply.len()] {
+                        let (length, whole) = scanner.scan_part(&reply[taken..there]).unwrap();
+                        taken += length;
+                        ends.push(whole);
+                    }
+                    assert_eq!((taken, &ends[..]), (reply.len(), &[false, false, true][..]));
+                    // The next one is a reply of its own.
+                    assert_eq!(scanner.scan(b":1\r\n"), Ok(Some(4)));
+                }
+            }
+        }
+        let mut scanner = ReplyScanner::default();
+        assert_eq!(scanner.scan_part(b"*2\r\n$10\r\nabc"), Ok((12, false)));
+        assert_eq!(scanner.scan_part(b"defghij\r"), Ok((8, false)));
+        assert_eq!(scanner.scan_part(b"\n:1"), Ok((1, false)));
+        assert_eq!(scanner.scan_part(b":1\r\n:2\r\n"), Ok((4, true)));
+    }
 
     #[test]
     fn finds_each_end_at_every_split() {

@@ -1,14 +1,16 @@
-//! Memory stays flat: minutes of a user's writes, in fast motion, at both sites.
+//! Memory stays flat: minutes of a user's writes, in fast motion, at both sites; and large replies.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{cmd, pipe};
 
-use crate::support::eventually;
 use crate::support::pair::Pair;
 use crate::support::redis_server::RedisServer;
-use crate::support::sidecar::Sidecar;
+use crate::support::sidecar::{Builder, Sidecar};
+use crate::support::{PATIENCE, eventually};
 
 /// Commands in a pipeline.
 const PIPELINE: usize = 500;
@@ -25,8 +27,13 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// What a process has in memory, in KiB.
 fn resident(sidecar: &Sidecar) -> u64 {
+    status(sidecar, "VmRSS:")
+}
+
+/// A line of `/proc/<id>/status`, in KiB.
+fn status(sidecar: &Sidecar, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", sidecar.id())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
@@ -113,4 +120,35 @@ fn a_minute_of_writes() {
 #[ignore = "takes a minute; ./dev test memory runs it"]
 fn ten_minutes_of_writes() {
     stays_flat(1_200_000);
+}
+
+/// A reply of any size passes through; what the sidecar holds of it is what the client has not
+/// taken, up to 64 MiB.
+#[test]
+fn a_large_reply_passes_through() {
+    const LENGTH: usize = 256 << 20;
+    const HEAD: &[u8] = b"$268435456\r\n";
+    let mut redis = RedisServer::start();
+    let mut sidecar = Builder::new("a", &redis).start();
+    cmd("SETRANGE").arg("k").arg(LENGTH - 1).arg("x").exec(&mut redis.client()).unwrap();
+    let mut client = TcpStream::connect(sidecar.addr()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+
+    client.write_all(b"GET k\r\nPING\r\n").unwrap();
+    let mut reply = vec![0; HEAD.len() + LENGTH + 2 + b"+PONG\r\n".len()];
+    client.read_exact(&mut reply).unwrap();
+    assert!(reply.starts_with(HEAD) && reply.ends_with(b"\0x\r\n+PONG\r\n"));
+    let most = status(&sidecar, "VmHWM:") >> 10;
+    assert!(most < 200, "{most} MiB");
+
+    // In the middle of one there is nothing to be said but that it ends.
+    sidecar.allow_log("lost a client's connection to the local redis");
+    sidecar.allow_log("lost the replication stream");
+    sidecar.allow_log("the local redis is not there");
+    client.write_all(b"GET k\r\n").unwrap();
+    client.read_exact(&mut reply[..1 << 20]).unwrap();
+    redis.kill();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert!(rest.len() < LENGTH && rest.iter().all(|byte| *byte == 0), "{}", rest.len());
 }

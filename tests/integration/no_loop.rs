@@ -117,7 +117,7 @@ fn number(sidecar: &Sidecar, field: &str) -> u64 {
 #[test]
 fn each_journal_takes_exactly_the_local_writes_and_then_all_is_quiet() {
     let pair = Pair::start();
-    pair.wait_equal(PATIENCE);
+    pair.wait_first_sync_over();
     let before = [&pair.sidecar_a, &pair.sidecar_b].map(|sidecar| number(sidecar, "local_units"));
     let written = thread::scope(|scope| {
         let sides = [(&pair.a, "a", 1), (&pair.b, "b", 2)];

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::compare::differences;
 use super::redis_server::RedisServer;
 use super::sidecar::{Builder, Sidecar};
+use super::{PATIENCE, eventually};
 
 /// Differences shown when two sites don't become equal.
 const SHOWN: usize = 20;
@@ -48,6 +49,26 @@ impl Pair {
         for (sidecar, peer) in [(&self.sidecar_a, "b"), (&self.sidecar_b, "a")] {
             sidecar.wait_link(peer, "streaming");
         }
+    }
+
+    /// Waits until what site b writes does not count as written before it knew of a's data: until
+    /// then it gets the primary's word on each key, which is a unit of a's.
+    #[track_caller]
+    pub fn wait_first_sync_over(&self) {
+        self.wait_streaming();
+        let conflicts = || self.sidecar_a.info_duplex()["link_b_conflicts"].clone();
+        let mut round = 0;
+        eventually("a write of b's that does not conflict", PATIENCE, || {
+            let before = conflicts();
+            round += 1;
+            redis::cmd("SET").arg("round").arg(round).exec(&mut self.b.client()).unwrap();
+            eventually("it to be written off at a", PATIENCE, || {
+                let there: Option<u64> =
+                    redis::cmd("GET").arg("round").query(&mut self.a.client()).unwrap();
+                there == Some(round) && self.sidecar_a.info_duplex()["write_off_pending"] == "0"
+            });
+            conflicts() == before && before.contains(",open=0,")
+        });
     }
 
     /// Waits until both servers hold the same, and panics with the first differences if that is
