@@ -11,6 +11,7 @@ mod block;
 mod core;
 mod encoding;
 mod error;
+mod intact;
 mod open;
 mod reader;
 mod record;

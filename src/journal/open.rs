@@ -14,7 +14,7 @@ use super::recover::{Recovered, recover};
 use super::segment::{Head, Join, PRIVATE, Segment, SegmentFile};
 use super::visible::Visible;
 use super::writer::Writer;
-use super::{FIRST_FOLLOWER_OFFSET, JournalError};
+use super::{FIRST_FOLLOWER_OFFSET, JournalError, intact};
 use crate::clock::Clock;
 use crate::config::{self, Fsync};
 use crate::position::ReplicationId;
@@ -62,10 +62,17 @@ pub(super) fn open(
     let size = (max_size / SEGMENTS).clamp(MIN_SEGMENT, MAX_SEGMENT);
     let cache = usize::try_from(config.cache.as_u64()).unwrap_or(usize::MAX);
     let session = Session { boot: boot.to_owned(), always: config.fsync == Fsync::Always };
-    let recovered = recover(dir, boot)?;
-    let found = match recovered {
-        Some(recovered) => recovered,
-        None => first_segment(dir, &session)?,
+    let failed = |source| JournalError::Open { path: dir.clone(), source };
+    // What a disk lost is as after a crash of the machine: no boot is the one that is known.
+    let known = if intact::is(dir).map_err(failed)? {
+        boot
+    } else {
+        intact::write_anew(dir).map_err(failed)?;
+        ""
+    };
+    let (found, known) = match recover(dir, known)? {
+        Some(recovered) => (recovered, known),
+        None => (first_segment(dir, &session)?, boot),
     };
     clock.observe(found.state.time);
     let (Some(last), state) = (found.segments.back(), found.state.clone()) else {
@@ -81,10 +88,10 @@ pub(super) fn open(
         let unsynced = all.filter(|s| s.file.sequence >= found.synced);
         writer.unsynced = unsynced.map(|segment| segment.file.clone()).collect();
     }
-    let written = if found_other_boot(&found, boot) {
+    let written = if found_other_boot(&found, known) {
         // Its head says that all before was read and is on disk.
         writer.synced = last.file.sequence + 1;
-        let follower_id = follower_id(&found, boot);
+        let follower_id = follower_id(&found, known);
         writer.begin(State { follower_id, ..state.clone() }, Join::GoesOn)?
     } else {
         writer.write(&Record::Open(session))?
@@ -104,6 +111,7 @@ pub(super) fn open(
     }
     // A session that is not on disk could not be told from a clean end after a crash.
     core.sync()?;
+    intact::set(dir).map_err(failed)?;
     Ok((core, lock))
 }
 
@@ -114,7 +122,10 @@ fn found_other_boot(found: &Recovered, boot: &str) -> bool {
 /// Followers may have been sent what a crash of the machine took: then they must not go on.
 fn follower_id(found: &Recovered, boot: &str) -> ReplicationId {
     if found.machine_crashed(boot) && (found.cut || !found.session.always) {
-        warn!("the machine went down without a clean end: followers take a full sync");
+        warn!(
+            "the machine went down without a clean end, or the disk lost something: followers take \
+             a full sync"
+        );
         return ReplicationId::random();
     }
     found.state.follower_id

@@ -6,6 +6,7 @@ use tracing::{error, info};
 
 use super::JournalError;
 use super::core::Core;
+use super::intact;
 use super::record::Record;
 use crate::config::Fsync;
 
@@ -74,7 +75,14 @@ impl Core {
                     error!(%failure, "the journal can't be forced to disk: restart the sidecar");
                     let JournalError::Sync(reason) = &failure else { return };
                     self.settled.send_modify(|settled| *settled = Err(reason.clone()));
-                    self.writer.lock().ended = Some(failure);
+                    let dir = {
+                        let mut writer = self.writer.lock();
+                        writer.ended = Some(failure);
+                        writer.dir.clone()
+                    };
+                    if let Err(error) = intact::unset(&dir) {
+                        error!(%error, dir = %dir.display(), "the journal can't be told as broken");
+                    }
                     return;
                 }
                 Err(failure) => {

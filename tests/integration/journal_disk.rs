@@ -112,6 +112,7 @@ fn what_it_was_to_keep_at_once_is_lost() {
     });
     let reason = pair.sidecar_a.info_duplex()["source_error"].clone();
     assert!(reason.contains("journal"), "{reason}");
+    assert!(!disk.journal().join("intact").exists());
     thread::sleep(A_WHILE);
     disk.make_room();
     pair.sidecar_a.kill();

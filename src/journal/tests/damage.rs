@@ -76,6 +76,38 @@ async fn a_changed_byte_is_found_at_the_opening_wherever_it_is() {
 }
 
 #[tokio::test]
+async fn what_a_disk_is_known_to_have_lost_is_cut_off() {
+    let mut stage = Stage::begun(Fsync::Always).await;
+    let start = stage.journal().head().position;
+    let id = stage.journal().status().follower_id;
+    let mut texts = vec![stage.append(100).await.unwrap()];
+
+    // Nothing is gone after all: what is there is written anew, and followers go on.
+    intact::unset(&stage.config.dir).unwrap();
+    stage.reopen(BOOT).unwrap();
+    assert_eq!(units(stage.journal(), start).await.unwrap(), texts);
+    assert_eq!(stage.journal().status().follower_id, id);
+    assert!(intact::is(&stage.config.dir).unwrap());
+
+    // In the middle of what came since something is.
+    texts.push(stage.append(100).await.unwrap());
+    let path = stage.segments().pop().unwrap();
+    let first = std::fs::metadata(&path).unwrap().len();
+    stage.append(100).await.unwrap();
+    stage.append(100).await.unwrap();
+    stage.journal = None;
+    flip(&path, first + 50);
+    assert!(matches!(stage.open(BOOT), Err(JournalError::Corrupt { .. })));
+    intact::unset(&stage.config.dir).unwrap();
+    stage.open(BOOT).unwrap();
+    assert_eq!(units(stage.journal(), start).await.unwrap(), texts);
+    assert_ne!(stage.journal().status().follower_id, id);
+    texts.push(stage.append(50).await.unwrap());
+    stage.reopen(BOOT).unwrap();
+    assert_eq!(units(stage.journal(), start).await.unwrap(), texts);
+}
+
+#[tokio::test]
 async fn a_changed_byte_is_never_served() {
     let (stage, start, texts) = filled(Fsync::Everysec).await;
     // Opened before the change, which is then found by the readers.
