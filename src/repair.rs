@@ -84,9 +84,7 @@ impl Repairer {
                 Err(error) => {
                     reader = None;
                     self.conflicts.repairs.again(&keys);
-                    warn!(site = %self.peer, %error, "keys that both sites wrote can't be read, trying again");
-                    let text = format!("keys that both sites wrote can't be read: {error}");
-                    self.problems.add(format!("link {}", self.peer), text);
+                    self.tell(&error);
                     backoff.wait()
                 }
             };
@@ -139,6 +137,16 @@ impl Repairer {
         }
         info!(site = %self.peer, writes = count, "the peer is sent all that it may have missed of conflicts");
         Ok(())
+    }
+
+    fn tell(&self, error: &RedisError) {
+        let text = "keys that both sites wrote can't be read, trying again";
+        if error.is_away() {
+            info!(site = %self.peer, %error, "{text}");
+            return;
+        }
+        warn!(site = %self.peer, %error, "{text}");
+        self.problems.add(format!("link {}", self.peer), format!("{text}: {error}"));
     }
 
     /// Reads these keys; how many bytes they have.

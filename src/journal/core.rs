@@ -5,6 +5,7 @@
 //! what is visible (held for moments only, so that readers never wait for the disk).
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -30,6 +31,9 @@ pub(super) struct Core {
     pub settled: watch::Sender<Result<u64, Arc<str>>>,
     pub wishes: Mutex<Wishes>,
     pub wished: Condvar,
+    /// Forcing to disk has failed in this session: nothing more counts as on disk before it is
+    /// written anew.
+    pub lost: AtomicBool,
     clock: Arc<Clock>,
 }
 
@@ -51,6 +55,7 @@ impl Core {
             settled: watch::Sender::new(Ok(0)),
             wishes: Mutex::default(),
             wished: Condvar::new(),
+            lost: AtomicBool::new(false),
             clock,
         }
     }

@@ -1,5 +1,6 @@
 //! Forcing the journal to disk: on a thread of its own, since it takes milliseconds and more.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::{error, info};
@@ -45,9 +46,14 @@ impl Core {
             files.dedup_by_key(|file| file.sequence);
             writer.unsynced = files;
             writer.new_file |= new_file;
+            if !self.lost.swap(true, Ordering::Relaxed)
+                && let Err(error) = intact::unset(&dir)
+            {
+                error!(%error, dir = %dir.display(), "the journal can't be told as broken");
+            }
             return Err(JournalError::Sync(format!("{}: {error}", dir.display()).into()));
         }
-        if self.fsync != Fsync::No {
+        if self.fsync != Fsync::No && !self.lost.load(Ordering::Relaxed) {
             writer.synced = writer.synced.max(sequence);
         }
         while writer.waiting.front().is_some_and(|written| written.number <= number) {
@@ -75,14 +81,7 @@ impl Core {
                     error!(%failure, "the journal can't be forced to disk: restart the sidecar");
                     let JournalError::Sync(reason) = &failure else { return };
                     self.settled.send_modify(|settled| *settled = Err(reason.clone()));
-                    let dir = {
-                        let mut writer = self.writer.lock();
-                        writer.ended = Some(failure);
-                        writer.dir.clone()
-                    };
-                    if let Err(error) = intact::unset(&dir) {
-                        error!(%error, dir = %dir.display(), "the journal can't be told as broken");
-                    }
+                    self.writer.lock().ended = Some(failure);
                     return;
                 }
                 Err(failure) => {
@@ -129,9 +128,11 @@ impl Core {
                 ended = Some(error);
             }
             let all = self.visible.lock().segments.iter().map(|s| s.file.clone()).collect();
-            match writer.write(&Record::Close) {
-                Ok(written) => writer.waiting.push_back(written),
-                Err(error) => ended = Some(error),
+            if !self.lost.load(Ordering::Relaxed) {
+                match writer.write(&Record::Close) {
+                    Ok(written) => writer.waiting.push_back(written),
+                    Err(error) => ended = Some(error),
+                }
             }
             writer.ended = Some(JournalError::Closed);
             let unsynced = std::mem::replace(&mut writer.unsynced, all);

@@ -70,6 +70,15 @@ impl RedisError {
         }
     }
 
+    /// Whether the server is down or on its way back. The source tells of that.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Lost { .. } => !self.is_tls(),
+            Self::Refused { reply, .. } => error_code(reply) == "LOADING",
+            Self::Unexpected { .. } => false,
+        }
+    }
+
     /// Whether TLS is why there is no connection; then the error says what to do.
     pub fn is_tls(&self) -> bool {
         match self {

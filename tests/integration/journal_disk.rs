@@ -38,6 +38,8 @@ fn pair(journal: PathBuf, fsync: &str) -> Pair {
         "the journal can't be forced to disk",
         "lost the replication stream",
         "the source ends",
+        "was not written to its end",
+        "or the disk lost something: followers take a full sync",
         "the link broke",
         "a peer's link ends",
     ] {
@@ -124,7 +126,7 @@ fn what_it_was_to_keep_at_once_is_lost() {
 #[test]
 fn what_it_was_to_keep_within_a_second_is_lost() {
     let Some(disk) = Disk::that_loses_writes(16 << 20) else { return };
-    let pair = pair(disk.journal(), "everysec");
+    let mut pair = pair(disk.journal(), "everysec");
     let loads = Loads::start(&pair);
     thread::sleep(A_WHILE);
     disk.fill();
@@ -138,4 +140,11 @@ fn what_it_was_to_keep_within_a_second_is_lost() {
     });
     loads.stop_and_check(&pair);
     assert_eq!((pair.sidecar_a.full_syncs(), pair.sidecar_b.full_syncs()), (1, 1));
+    // What it has thrown away may be found missing only now.
+    assert!(!disk.journal().join("intact").exists());
+    let loads = Loads([Load::start(&pair.a, "again a"), Load::start(&pair.b, "again b")]);
+    pair.sidecar_a.kill();
+    pair.sidecar_a.restart();
+    loads.stop_and_check(&pair);
+    assert!(disk.journal().join("intact").exists());
 }

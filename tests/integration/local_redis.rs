@@ -8,20 +8,16 @@ use crate::support::relay::Relay;
 use crate::support::sidecar::{Builder, Sidecar};
 use crate::support::{PATIENCE, eventually};
 
-const EXPECTED: [&str; 5] = [
-    "the link broke",
-    "lost the replication stream",
-    "the local redis is not there",
-    "the local Redis could not continue its stream",
-    "a peer's link ends",
-];
+fn allow_restarts(pair: &mut Pair) {
+    for sidecar in [&mut pair.sidecar_a, &mut pair.sidecar_b] {
+        sidecar.allow_breaks();
+        sidecar.allow_log("the local Redis could not continue its stream");
+    }
+}
 
 fn pair() -> Pair {
     let mut pair = Pair::start();
-    for text in EXPECTED {
-        pair.sidecar_a.allow_log(text);
-        pair.sidecar_b.allow_log(text);
-    }
+    allow_restarts(&mut pair);
     for (server, side) in [(&pair.a, "a"), (&pair.b, "b")] {
         for n in 0..200 {
             cmd("SET").arg(format!("{side}:{n}")).arg(n).exec(&mut server.client()).unwrap();
@@ -96,10 +92,7 @@ fn pair_on_disk() -> (Pair, [Relay; 2]) {
     let sidecar_b = for_b.peer("a", &to_a.addr()).start();
     sidecar_a.wait_ready();
     let mut pair = Pair { sidecar_a, sidecar_b, a, b };
-    for text in EXPECTED {
-        pair.sidecar_a.allow_log(text);
-        pair.sidecar_b.allow_log(text);
-    }
+    allow_restarts(&mut pair);
     pair.wait_streaming();
     (pair, [to_a, to_b])
 }

@@ -58,10 +58,7 @@ fn of_link(sidecar: &Sidecar, peer: &str, name: &str) -> u64 {
 /// Faults are made here on purpose.
 fn allow_breaks(pair: &mut Pair) {
     for sidecar in [&mut pair.sidecar_a, &mut pair.sidecar_b] {
-        sidecar.allow_log("the link broke, trying again");
-        sidecar.allow_log("a peer's link ends");
-        sidecar.allow_log("lost the replication stream of the local redis");
-        sidecar.allow_log("the local redis is not there, trying again");
+        sidecar.allow_breaks();
     }
 }
 
@@ -271,14 +268,7 @@ fn kill_the_sidecars(server: &RedisServer) {
 fn a_sidecar_starts_while_its_connections_are_killed() {
     let redis = RedisServer::start();
     let mut sidecar = Builder::new("a", &redis).start();
-    for text in [
-        "lost the replication stream of the local redis",
-        "the local redis is not there, trying again",
-        "the commands of the local redis can't be read, trying again",
-        "lost a client's connection to the local redis",
-    ] {
-        sidecar.allow_log(text);
-    }
+    sidecar.allow_breaks();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -469,9 +459,8 @@ fn a_deleted_checkpoint_is_written_again() {
 fn a_checkpoint_that_somebody_overwrote_is_told_and_both_sites_end_the_same() {
     let mut pair = streaming_pair();
     for sidecar in [&mut pair.sidecar_a, &mut pair.sidecar_b] {
-        sidecar.allow_log("the link broke");
+        sidecar.allow_breaks();
         sidecar.allow_log("the key of the checkpoints was no hash");
-        sidecar.allow_log("a peer's link ends");
     }
     cmd("INCR").arg("n").exec(&mut pair.b.client()).unwrap();
     pair.wait_equal(PATIENCE);

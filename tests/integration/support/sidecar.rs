@@ -206,6 +206,20 @@ pub struct Sidecar {
     _dir: TempDir,
 }
 
+/// What a sidecar may say when its Redis or its peer goes away, and nothing else is wrong.
+const BREAKS: [&str; 10] = [
+    "the link broke, trying again",
+    "a peer's link ends",
+    "lost the replication stream of the local redis",
+    "the local redis is not there, trying again",
+    "the commands of the local redis can't be read, trying again",
+    "lost a client's connection to the local redis",
+    "no connection to the local redis for a client",
+    "what a peer lacks can't be read from the local redis",
+    "the local redis takes too long to send what a peer lacks",
+    "keys that both sites wrote can't be read, trying again",
+];
+
 impl Sidecar {
     /// `127.0.0.1:<port>` of its RESP port.
     pub fn addr(&self) -> String {
@@ -226,6 +240,11 @@ impl Sidecar {
             Some(host) => connect_to(&format!(":{PASSWORD}@{}:{port}", host.from_outside)),
             None => connect_to(&format!("127.0.0.1:{port}")),
         }
+    }
+
+    /// Declares that its Redis, its peer and what lies between may go away.
+    pub fn allow_breaks(&mut self) {
+        self.allowed.extend(BREAKS.map(str::to_string));
     }
 
     /// Declares that the log may hold warnings and errors with this text in them.
