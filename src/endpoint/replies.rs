@@ -78,11 +78,7 @@ pub(super) struct Replies {
 impl Replies {
     /// The one reply to one request.
     pub(super) fn reply(&mut self, bytes: &[u8]) {
-        match self.mode {
-            Mode::On => self.out.extend_from_slice(bytes),
-            Mode::Off => {}
-            Mode::SkipNext => self.mode = Mode::On,
-        }
+        self.part(bytes, true);
     }
 
     /// Some of the one reply to one request; `whole` when it ends with this.

@@ -39,9 +39,12 @@ pub(super) fn write_anew(dir: &Path) -> io::Result<()> {
             continue;
         }
         let anew = path.with_extension("anew");
-        fs::copy(&path, &anew)?;
-        File::open(&anew)?.sync_all()?;
-        fs::rename(&anew, &path)?;
+        let copied = fs::copy(&path, &anew).and_then(|_| File::open(&anew)?.sync_all());
+        if let Err(error) = copied.and_then(|()| fs::rename(&anew, &path)) {
+            // There may be no room for both, and half a copy takes what there is.
+            let _ = fs::remove_file(&anew);
+            return Err(error);
+        }
     }
     File::open(dir)?.sync_all()
 }

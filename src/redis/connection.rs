@@ -74,9 +74,13 @@ impl RedisError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Lost { .. } => !self.is_tls(),
-            Self::Refused { reply, .. } => error_code(reply) == "LOADING",
-            Self::Unexpected { .. } => false,
+            Self::Refused { .. } | Self::Unexpected { .. } => self.is_loading(),
         }
+    }
+
+    /// Whether the server is there, and reads its data still.
+    pub fn is_loading(&self) -> bool {
+        self.reply().is_some_and(|reply| error_code(reply) == "LOADING")
     }
 
     /// Whether TLS is why there is no connection; then the error says what to do.

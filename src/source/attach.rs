@@ -80,25 +80,18 @@ impl AttachError {
             Self::Unfit { .. } | Self::Journal(_) | Self::Stopped => false,
         }
     }
-}
 
-impl AttachError {
     /// The longest sensible wait before the next try. A Redis that starts is attached to soon: what
     /// its clients write before that is in no stream.
     pub(super) fn longest_wait(&self) -> Duration {
-        match self {
-            Self::Redis { error: RedisError::Connect { source, .. }, .. }
-                if source.kind() == io::ErrorKind::ConnectionRefused =>
-            {
-                STARTING_PAUSE
+        let starts = match self {
+            Self::Redis { error: RedisError::Connect { source, .. }, .. } => {
+                source.kind() == io::ErrorKind::ConnectionRefused
             }
-            Self::Redis { error, .. }
-                if error.reply().is_some_and(|reply| reply.starts_with("LOADING")) =>
-            {
-                STARTING_PAUSE
-            }
-            _ => Duration::MAX,
-        }
+            Self::Redis { error, .. } => error.is_loading(),
+            _ => false,
+        };
+        if starts { STARTING_PAUSE } else { Duration::MAX }
     }
 }
 
